@@ -1,0 +1,169 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	ddb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/hearthstore/hearth/backing"
+	"github.com/hearthstore/hearth/feature"
+)
+
+// getKeys is DynamoDB's limit of keys per BatchGetItem.
+const getKeys = 100
+
+// errUnprocessed says why keys that DynamoDB kept returning unread have no answer.
+var errUnprocessed = fmt.Errorf("%w: DynamoDB returned the key unprocessed", feature.ErrThrottled)
+
+// Get implements backing.Store with BatchGetItem. Keys that DynamoDB returns unprocessed
+// (throttled, or beyond 16 MB) are asked for again with full jitter until ctx ends or
+// RetryFor passes without progress.
+func (s *Store) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
+	results := make([]feature.GetResult, len(refs))
+	first := make(map[feature.Ref]int, len(refs))
+	unique := make([]feature.Ref, 0, len(refs))
+	for i, ref := range refs {
+		if err := backing.CheckRef(ref); err != nil {
+			results[i].Err = fmt.Errorf("get %s: %w", ref, err)
+		} else if _, ok := first[ref]; !ok {
+			first[ref] = i
+			unique = append(unique, ref)
+		}
+	}
+	var (
+		wg  sync.WaitGroup
+		mu  sync.Mutex
+		ok  bool  // some call was answered
+		bad error // the first call that was not
+	)
+	for start := 0; start < len(unique); start += getKeys {
+		batch := unique[start:min(start+getKeys, len(unique))]
+		get := func() {
+			answered, err := s.getBatch(ctx, batch, first, results)
+			mu.Lock()
+			defer mu.Unlock()
+			ok = ok || answered
+			if bad == nil {
+				bad = err
+			}
+		}
+		if len(unique) <= getKeys {
+			get() // the usual read: no goroutine
+			continue
+		}
+		wg.Go(get)
+	}
+	wg.Wait()
+	if !ok && bad != nil && !errors.Is(bad, feature.ErrThrottled) {
+		return nil, bad
+	}
+	for i, ref := range refs {
+		if j, ok := first[ref]; ok && j != i {
+			results[i] = results[j]
+		}
+	}
+	return results, nil
+}
+
+// getBatch reads up to getKeys keys into results. Each index belongs to one batch, so the
+// batches write without a lock. answered says that DynamoDB accepted at least one request;
+// err is why some keys have no answer.
+func (s *Store) getBatch(ctx context.Context, refs []feature.Ref, first map[feature.Ref]int, results []feature.GetResult) (answered bool, err error) {
+	keys := make([]map[string]types.AttributeValue, len(refs))
+	index := make(map[rawKey]int, len(refs)) // of the results
+	for i, ref := range refs {
+		keys[i] = itemKey(ref)
+		index[rawKey{string(ref.Key), ref.View.String()}] = first[ref]
+	}
+	lastProgress := s.clock.Now()
+	for n := 0; ; n++ {
+		out, callErr := s.batchGet(ctx, keys)
+		left := keys
+		switch {
+		case callErr == nil:
+			answered = true
+			takeItems(out.Responses[s.cfg.Table], index, results)
+			if left = out.UnprocessedKeys[s.cfg.Table].Keys; len(left) == 0 {
+				return true, nil // what was not returned is absent
+			}
+			s.stats.throttles.Add(1)
+			err = errUnprocessed
+		case err == nil || ctx.Err() == nil: // the end of ctx does not hide what went before
+			err = s.wrap("get", s.cfg.Table, callErr)
+		}
+		if callErr != nil && !isThrottle(callErr) && !isTransient(callErr) {
+			break
+		}
+		if len(left) < len(keys) {
+			n, lastProgress = 0, s.clock.Now()
+		}
+		keys = left
+		if s.clock.Now().Sub(lastProgress) >= s.cfg.RetryFor || s.pause(ctx, n) != nil {
+			break
+		}
+	}
+	for _, key := range keys {
+		if i, ok := index[rawOf(key)]; ok {
+			results[i].Err = fmt.Errorf("get %s: %w", rawOf(key), err)
+		}
+	}
+	return answered, err
+}
+
+func (s *Store) batchGet(ctx context.Context, keys []map[string]types.AttributeValue) (*ddb.BatchGetItemOutput, error) {
+	if err := s.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer s.release()
+	out, err := s.client.BatchGetItem(ctx, &ddb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{s.cfg.Table: {
+		Keys: keys, ConsistentRead: aws.Bool(s.cfg.ConsistentRead), ProjectionExpression: aws.String("e, v, p"),
+	}}})
+	if isThrottle(err) {
+		s.stats.throttles.Add(1)
+	}
+	return out, err
+}
+
+// takeItems stores what was found.
+func takeItems(items []map[string]types.AttributeValue, index map[rawKey]int, results []feature.GetResult) {
+	for _, item := range items {
+		key := rawOf(item)
+		i, ok := index[key]
+		if !ok {
+			continue
+		}
+		if p, ok := item["p"].(*types.AttributeValueMemberB); ok && len(p.Value) > 0 {
+			results[i] = feature.GetResult{Payload: p.Value}
+		} else {
+			results[i].Err = fmt.Errorf("get %s: %w: the item has no value attribute p", key, feature.ErrCorrupt)
+		}
+	}
+}
+
+// rawKey is the key of an item as stored.
+type rawKey struct{ e, v string }
+
+func (k rawKey) String() string { return k.v + "/" + k.e }
+
+// rawOf reads the key of an item; it is empty for an item that has another one.
+func rawOf(item map[string]types.AttributeValue) (k rawKey) {
+	if e, ok := item["e"].(*types.AttributeValueMemberS); ok {
+		k.e = e.Value
+	}
+	if v, ok := item["v"].(*types.AttributeValueMemberS); ok {
+		k.v = v.Value
+	}
+	return k
+}
+
+func itemKey(ref feature.Ref) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{
+		"e": &types.AttributeValueMemberS{Value: string(ref.Key)},
+		"v": &types.AttributeValueMemberS{Value: ref.View.String()},
+	}
+}

@@ -1,0 +1,126 @@
+package dynamodb
+
+import (
+	"context"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"strconv"
+	"sync"
+
+	ddb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	smithy "github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/hearthstore/hearth/feature"
+)
+
+// protocol is the client's own protocol with two changes: the checksum of every response is
+// checked before anything is believed (the client's check runs when the body is closed, and
+// its error is only logged), and scan pages go to the fast decoder. Signing, retries and
+// errors stay the client's.
+type protocol struct {
+	smithyhttp.ClientProtocol
+	stats *counters
+}
+
+// errChecksum is sent again by the client.
+type errChecksum struct{ got, want uint32 }
+
+func (e *errChecksum) Error() string {
+	return fmt.Sprintf("response damaged in transit: checksum %08x, want %08x", e.got, e.want)
+}
+
+// RetryableError tells the AWS client to send the request again.
+func (e *errChecksum) RetryableError() bool { return true }
+
+// DeserializeResponse implements the client's protocol interface.
+func (p *protocol) DeserializeResponse(ctx context.Context, schema *smithy.OperationSchema, types *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) error {
+	if text := resp.Header.Get("X-Amz-Crc32"); text != "" {
+		want, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return &smithy.DeserializationError{Err: fmt.Errorf("checksum header %q: %w", text, err)}
+		}
+		resp.Body = &checkedBody{ReadCloser: resp.Body, hash: crc32.NewIEEE(), want: uint32(want), stats: p.stats}
+	}
+	sink, ok := ctx.Value(sinkKey{}).(*scanSink)
+	if _, scan := out.(*ddb.ScanOutput); !ok || !scan || resp.StatusCode/100 != 2 {
+		return p.ClientProtocol.DeserializeResponse(ctx, schema, types, resp, out)
+	}
+	if err := sink.read(resp.Body, resp.ContentLength); err != nil {
+		return &smithy.DeserializationError{Err: err}
+	}
+	return nil
+}
+
+// checkedBody fails at its end if the checksum is wrong.
+type checkedBody struct {
+	io.ReadCloser
+	hash  hash.Hash32
+	want  uint32
+	bad   error
+	stats *counters
+}
+
+// Read implements io.Reader.
+func (b *checkedBody) Read(p []byte) (int, error) {
+	if b.bad != nil {
+		return 0, b.bad
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.hash.Write(p[:n]) // never fails
+	if err == io.EOF {
+		if got := b.hash.Sum32(); got != b.want {
+			b.stats.checksums.Add(1)
+			b.bad = &errChecksum{got: got, want: b.want}
+			return n, b.bad
+		}
+	}
+	return n, err
+}
+
+// sinkKey marks a context whose scan answer goes to a *scanSink.
+type sinkKey struct{}
+
+// scanSink takes one scan page from the wire to a feature.ScanPage.
+type scanSink struct {
+	page    *feature.ScanPage
+	used    bool
+	foreign int64
+}
+
+// buffers holds page bodies for reuse. A body is about 1.5 MB, and none is kept longer than
+// its decoding: records get copies.
+var buffers = sync.Pool{New: func() any { return new(pageBuffer) }}
+
+type pageBuffer struct {
+	body []byte
+	scanDecoder
+}
+
+func (k *scanSink) read(body io.Reader, size int64) error {
+	b := buffers.Get().(*pageBuffer)
+	defer buffers.Put(b)
+	if size > 0 && int64(cap(b.body)) < size && size < 64<<20 {
+		b.body = make([]byte, 0, size+1)
+	}
+	b.body = b.body[:0]
+	for {
+		if len(b.body) == cap(b.body) {
+			b.body = append(b.body, 0)[:len(b.body)]
+		}
+		n, err := body.Read(b.body[len(b.body):cap(b.body)])
+		b.body = b.body[:len(b.body)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	k.used = true
+	foreign, err := b.decode(b.body, k.page)
+	k.foreign = foreign
+	return err
+}

@@ -1,0 +1,349 @@
+// Command offline compares a training set built by Hearth with what the bare engine does
+// with the two queries that a person would write: a plain ASOF join, and a hash join with
+// row_number. All run on the same seeded data, each in a process of its own, in turns.
+//
+//	go run ./bench/offline                 # 5M rows per view, 1M labels; some minutes
+//	go run ./bench/offline -scale 0.1 -runs 3
+//	go run ./bench/offline -python venv/bin/python   # with Feast and Polars, where installed
+//
+// Hearth's time includes what the others do not do: the leakage audit, the content digest,
+// the manifest with its statistics, and publishing. Feast and Polars take part where Python has
+// them: their seconds leave their imports out, their CPU seconds and memory do not.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	_ "github.com/duckdb/duckdb-go/v2" // the bare engine
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/offline"
+)
+
+type options struct {
+	dir     string
+	scale   float64
+	runs    int
+	memory  int64
+	threads int
+	child   string
+	python  string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.dir, "dir", "", "folder for the data; kept when given. Defaults to a temporary folder")
+	flag.Float64Var(&o.scale, "scale", 1, "1 is 5M rows per view, 100k entities, 1M labels")
+	flag.IntVar(&o.runs, "runs", 3, "runs of each contender")
+	flag.Int64Var(&o.memory, "memory", 4<<30, "memory limit in bytes")
+	flag.IntVar(&o.threads, "threads", 2, "threads")
+	flag.StringVar(&o.python, "python", "python3", "Python for Feast and Polars, which take part where they are installed")
+	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
+	flag.Parse()
+	if err := run(context.Background(), o); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench/offline:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if o.child != "" {
+		return child(ctx, o)
+	}
+	if o.dir == "" {
+		if o.dir, err = os.MkdirTemp("", "hearth-bench-*"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
+	}
+	// In a process of its own: on Linux a child's peak memory begins with its parent's.
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, self, "-child", "generate", "-dir", o.dir, "-scale", strconv.FormatFloat(o.scale, 'g', -1, 64),
+		"-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads)).CombinedOutput(); err != nil {
+		return fmt.Errorf("generate data: %w: %s", err, out)
+	}
+	installed, err := probe(ctx, o)
+	if err != nil {
+		return err
+	}
+	names := append(slices.Clone(contenders), installed...)
+	sums := map[string]string{}
+	results := map[string][]result{}
+	for i := range o.runs {
+		for _, name := range names {
+			r, err := spawn(ctx, o, name)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			_, _ = fmt.Fprintf(os.Stderr, "run %d: %-16s %6.2f s  %6.2f CPU s  %5d MB  %s\n", i+1, name, r.Seconds, r.cpu, r.rss>>20, r.Note)
+			results[name] = append(results[name], r)
+		}
+	}
+	for _, name := range names { // after all runs, for its memory would count as theirs
+		if sums[name], err = checksum(ctx, o, name); err != nil {
+			return fmt.Errorf("check the result of %s: %w", name, err)
+		}
+	}
+	return table(o, names, results, sums)
+}
+
+var contenders = []string{"hearth", "hash+row_number", "plain ASOF"}
+
+type result struct {
+	Seconds float64 `json:"seconds"`
+	Note    string  `json:"note"`
+	rss     int64
+	cpu     float64 // seconds of user and system time: on a busy machine the fairer figure
+}
+
+// spawn runs one contender in a process of its own, so that each has its own peak memory.
+func spawn(ctx context.Context, o options, name string) (result, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return result{}, err
+	}
+	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
+	if slices.Contains(peers, name) {
+		if cmd, err = peerCommand(ctx, o, name); err != nil {
+			return result{}, err
+		}
+	}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return result{}, err
+	}
+	var r result
+	if err := json.Unmarshal(out, &r); err != nil {
+		return result{}, fmt.Errorf("output %q: %w", out, err)
+	}
+	r.cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.rss = usage.Maxrss << 10
+	}
+	return r, nil
+}
+
+func child(ctx context.Context, o options) error {
+	if o.child == "generate" {
+		return generate(ctx, o)
+	}
+	out := output(o, o.child)
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	started := clock.System.Now()
+	var (
+		r   result
+		err error
+	)
+	if o.child == "hearth" {
+		r.Note, err = hearth(ctx, o, out)
+	} else {
+		err = bare(ctx, o, out)
+	}
+	if err != nil {
+		return err
+	}
+	r.Seconds = clock.System.Now().Sub(started).Seconds()
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+const day = 24 * time.Hour
+
+func hearth(ctx context.Context, o options, out string) (note string, err error) {
+	e, err := offline.Open(ctx, offline.Config{MemoryBytes: o.memory, Threads: o.threads, TempDir: filepath.Join(o.dir, "tmp")})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	p := feature.Project{Name: "bench", Views: []feature.View{view(o, "a", 3*day, "driver_id"), view(o, "b", 14*day, "driver_id", "region_id")}}
+	sel, err := p.Resolve([]feature.FeatureRef{{View: p.Views[0].ID(), Feature: "*"}, {View: p.Views[1].ID(), Feature: "*"}})
+	if err != nil {
+		return "", err
+	}
+	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks), nil
+}
+
+func view(o options, name string, ttl time.Duration, keys ...string) feature.View {
+	v := feature.View{Name: name, Version: 1, TTL: ttl, Source: feature.Source{Path: filepath.Join(o.dir, name+".parquet"), TimestampField: "event_timestamp", CreatedTimestampColumn: "created"}}
+	for _, k := range keys {
+		v.JoinKeys = append(v.JoinKeys, feature.JoinKey{Name: k, Type: feature.Int64})
+	}
+	for i := range 10 {
+		f := feature.Field{Name: fmt.Sprintf("%s_f%d", name, i), Type: feature.Float64}
+		if i >= 7 {
+			f = feature.Field{Name: fmt.Sprintf("%s_s%d", name, i), Type: feature.String}
+		}
+		v.Features = append(v.Features, feature.Feature{Field: f})
+	}
+	return v
+}
+
+func columns(o options, alias, name string) string {
+	v := view(o, name, 0)
+	names := make([]string, len(v.Features))
+	for i, f := range v.Features {
+		names[i] = alias + "." + f.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// open opens the bare engine on one connection.
+func open(ctx context.Context, o options) (*sql.Conn, func() error, error) {
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	closeAll := func() error { return errors.Join(conn.Close(), db.Close()) }
+	for _, set := range []string{"SET TimeZone = 'UTC'", fmt.Sprintf("SET threads = %d", o.threads), fmt.Sprintf("SET memory_limit = '%dMiB'", o.memory>>20),
+		"SET preserve_insertion_order = false", fmt.Sprintf("SET temp_directory = '%s'", filepath.Join(o.dir, "spill"))} {
+		if _, err := conn.ExecContext(ctx, set); err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+	}
+	return conn, closeAll, nil
+}
+
+// bare runs what a person would write.
+func bare(ctx context.Context, o options, out string) (err error) {
+	conn, closeAll, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	file := func(name string) string { return "read_parquet('" + filepath.Join(o.dir, name+".parquet") + "')" }
+	target := filepath.Join(out, "part.parquet")
+	var statements []string
+	if o.child == "plain ASOF" { // ties as they come, in no order, the NULL guard forgotten
+		fresh := func(alias, name string, days int) string {
+			list := strings.Split(columns(o, alias, name), ", ")
+			for i, c := range list {
+				list[i] = fmt.Sprintf("CASE WHEN %s.event_timestamp >= s.event_timestamp - to_microseconds(%d) THEN %s END AS %s", alias, (time.Duration(days) * day).Microseconds(), c, c[2:])
+			}
+			return strings.Join(list, ", ")
+		}
+		statements = []string{fmt.Sprintf(`COPY (SELECT s.*, %s, %s FROM %s s
+			ASOF LEFT JOIN %s a ON s.driver_id = a.driver_id AND s.event_timestamp >= a.event_timestamp
+			ASOF LEFT JOIN %s b ON s.driver_id = b.driver_id AND s.region_id = b.region_id AND s.event_timestamp >= b.event_timestamp)
+			TO '%s' (FORMAT parquet, COMPRESSION zstd)`, fresh("a", "a", 3), fresh("b", "b", 14), file("spine"), file("a"), file("b"), target)}
+	} else { // ties by created time, in the spine's order
+		for _, v := range []struct {
+			name, on string
+			days     int
+		}{{"a", "s.driver_id = f.driver_id", 3}, {"b", "s.driver_id = f.driver_id AND s.region_id = f.region_id", 14}} {
+			statements = append(statements, fmt.Sprintf(`CREATE TEMP TABLE m_%s AS SELECT s.file_row_number AS row_id, %s FROM (SELECT *, file_row_number FROM %s) s
+				JOIN %s f ON %s AND f.event_timestamp <= s.event_timestamp AND f.event_timestamp >= s.event_timestamp - to_microseconds(%d)
+				QUALIFY row_number() OVER (PARTITION BY s.file_row_number ORDER BY f.event_timestamp DESC, f.created DESC NULLS LAST) = 1`,
+				v.name, columns(o, "f", v.name), file("spine"), file(v.name), v.on, (time.Duration(v.days)*day).Microseconds()))
+		}
+		statements = append(statements, fmt.Sprintf(`COPY (SELECT s.* EXCLUDE (row_id), %s, %s FROM (SELECT *, file_row_number AS row_id FROM %s) s
+			LEFT JOIN m_a a ON a.row_id = s.row_id LEFT JOIN m_b b ON b.row_id = s.row_id ORDER BY s.row_id) TO '%s' (FORMAT parquet, COMPRESSION zstd)`,
+			columns(o, "a", "a"), columns(o, "b", "b"), file("spine"), target))
+	}
+	for _, s := range statements {
+		if _, err := conn.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generate writes the data once per folder. hash() of the row number is the seed.
+func generate(ctx context.Context, o options) (err error) {
+	if _, err := os.Stat(filepath.Join(o.dir, "spine.parquet")); err == nil {
+		return nil
+	}
+	conn, closeAll, err := open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	rows, entities, labels := int64(5_000_000*o.scale), max(int64(100_000*o.scale), 10), int64(1_000_000*o.scale)
+	const month = 30 * 24 * 3_600_000_000
+	at := func(salt string) string {
+		return fmt.Sprintf("make_timestamptz(1609459200000000 + (hash(i, '%s') %% %d)::BIGINT)", salt, int64(month))
+	}
+	for _, name := range []string{"a", "b"} {
+		var list []string
+		for i, f := range view(o, name, 0).Features {
+			expr := fmt.Sprintf("(hash(i, '%s') %% 1000000) / 1000.0", f.Name)
+			if i >= 7 {
+				expr = fmt.Sprintf("'v' || (hash(i, '%s') %% 5000)", f.Name)
+			}
+			list = append(list, expr+" AS "+f.Name)
+		}
+		// One row in a hundred shares key and event time with the one before.
+		query := fmt.Sprintf(`COPY (SELECT (hash(j, 'k') %% %d)::BIGINT AS driver_id, (hash(j, 'r') %% 3)::BIGINT AS region_id, %s AS event_timestamp, %s AS created, %s
+			FROM (SELECT range AS i, CASE WHEN range %% 100 = 1 THEN range - 1 ELSE range END AS j FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`,
+			entities, strings.ReplaceAll(at(name), "hash(i,", "hash(j,"), at("c"+name), strings.Join(list, ", "), rows, filepath.Join(o.dir, name+".parquet"))
+		if _, err := conn.ExecContext(ctx, query); err != nil {
+			return err
+		}
+	}
+	_, err = conn.ExecContext(ctx, fmt.Sprintf(`COPY (SELECT range AS label_id, (hash(range, 'sk') %% %d)::BIGINT AS driver_id, (hash(range, 'sr') %% 3)::BIGINT AS region_id, %s AS event_timestamp
+		FROM (SELECT range, range AS i FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`, entities, at("s"), labels, filepath.Join(o.dir, "spine.parquet")))
+	return err
+}
+
+func table(o options, names []string, results map[string][]result, sums map[string]string) error {
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(t, "scale %g, %d threads, memory limit %d MiB, %d runs each, in turns\n\n", o.scale, o.threads, o.memory>>20, o.runs)
+	_, _ = fmt.Fprintln(t, "contender\tmedian s\tspread s\tratio\tmedian CPU s\tratio\tpeak RSS MB\tresult")
+	median := func(name string, of func(result) float64) float64 {
+		s := make([]float64, 0, o.runs)
+		for _, r := range results[name] {
+			s = append(s, of(r))
+		}
+		slices.Sort(s)
+		return s[len(s)/2]
+	}
+	wall, cpu := func(r result) float64 { return r.Seconds }, func(r result) float64 { return r.cpu }
+	for _, name := range names {
+		verdict := "equal"
+		if sums[name] != sums["hearth"] {
+			verdict = "differs"
+		}
+		low, high, rss := results[name][0].Seconds, 0.0, int64(0)
+		for _, r := range results[name] {
+			low, high, rss = min(low, r.Seconds), max(high, r.Seconds), max(rss, r.rss)
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%.2f\t%.2f-%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", name, median(name, wall), low, high, median(name, wall)/median("hearth", wall),
+			median(name, cpu), median(name, cpu)/median("hearth", cpu), rss>>20, verdict)
+	}
+	for _, name := range peers {
+		if !slices.Contains(names, name) {
+			_, _ = fmt.Fprintf(t, "%s\tnot installed\n", name)
+		}
+	}
+	return t.Flush()
+}

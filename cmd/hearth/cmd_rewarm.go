@@ -1,0 +1,95 @@
+package main
+
+import (
+	"github.com/hearthstore/hearth/internal/app"
+	"github.com/hearthstore/hearth/rewarm"
+)
+
+type rewarmCmd struct {
+	IfCold       bool     `help:"Do nothing when Redis is warm; refill only what is cold."`
+	Plan         bool     `help:"Print items, bytes, read units, cost and time; move nothing."`
+	FeatureViews []string `help:"Views to bring back, name or name@n (default all)." placeholder:"VIEW"`
+	Segments     int      `help:"Parallel scan segments (default by table size)." placeholder:"N"`
+	SegmentRange string   `help:"Only segments a to b of --segments, for machines that share the work." placeholder:"A-B"`
+	MaxReadRate  float64  `help:"At most this many read units a second from the table." placeholder:"RCU"`
+	MaxWriteRate float64  `help:"At most this many items a second into Redis." placeholder:"ITEMS"`
+	Resume       bool     `xor:"resume" help:"Go on from the checkpoint of an interrupted run (the default when there is one)."`
+	Restart      bool     `xor:"resume" help:"Ignore a checkpoint and begin again."`
+	Force        bool     `help:"Start although Redis has too little memory for everything."`
+	Verify       float64  `help:"Afterwards compare this share of the keys; 1 is all." placeholder:"F"`
+	Drill        float64  `help:"Rehearse with this share of the table in a scratch prefix, and compare with recovery_time_objective." placeholder:"F"`
+}
+
+// Help is shown by hearth rewarm --help.
+func (rewarmCmd) Help() string {
+	return `Scans the backing tier in parallel and copies what lives into Redis, add-or-newer: live
+writes win, expired and deleted values stay away. It can be stopped and run again.
+
+Examples:
+  hearth rewarm --plan
+  hearth rewarm --verify 0.01
+  hearth rewarm --if-cold --json       # from a schedule
+  hearth rewarm --drill 0.05           # how long would it take today?`
+}
+
+// Run carries out the command.
+func (c *rewarmCmd) Run(e *env) error {
+	if c.Drill != 0 {
+		return c.drill(e)
+	}
+	return e.with("rewarm", func(a *app.App) error {
+		report, err := a.Rewarm(e.ctx, app.RewarmOptions{
+			IfCold: c.IfCold, Plan: c.Plan, Views: c.FeatureViews, Segments: c.Segments, SegmentRange: c.SegmentRange,
+			MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, Restart: c.Restart, Force: c.Force, Verify: c.Verify,
+		})
+		return conclude(e, report, err, func(report *rewarm.Report) error {
+			if report.Verify != nil && !report.Verify.OK() {
+				return &exitError{exitDifferences, "verification found differences; see the report"}
+			}
+			return statusError(report.Status)
+		})
+	})
+}
+
+func (c *rewarmCmd) drill(e *env) error {
+	return e.with("drill", func(a *app.App) error {
+		report, err := a.Drill(e.ctx, app.DrillOptions{Fraction: c.Drill, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate})
+		return conclude(e, report, err, func(report *rewarm.DrillReport) error {
+			if !report.OK() {
+				return &exitError{exitDifferences, "the drill did not pass; see the report"}
+			}
+			return nil
+		})
+	})
+}
+
+type verifyCmd struct {
+	Fraction     float64  `help:"Share of the keys to compare; 1 is all." default:"1" placeholder:"F"`
+	FeatureViews []string `help:"Views to compare, name or name@n (default all)." placeholder:"VIEW"`
+	Repair       bool     `help:"Write what is missing or older in Redis."`
+	Seed         uint64   `help:"Seed of the sample; the same seed compares the same keys." placeholder:"N"`
+}
+
+// Help is shown by hearth verify --help.
+func (verifyCmd) Help() string {
+	return `Compares the backing tier with Redis: missing, older, different, extra. With a sample it
+gives the share of bad keys that is not exceeded with 95 % confidence.
+
+Examples:
+  hearth verify
+  hearth verify --fraction 0.01 --json
+  hearth verify --repair`
+}
+
+// Run carries out the command.
+func (c *verifyCmd) Run(e *env) error {
+	return e.with("verify", func(a *app.App) error {
+		report, err := a.Verify(e.ctx, app.VerifyOptions{Fraction: c.Fraction, Views: c.FeatureViews, Repair: c.Repair, Seed: c.Seed})
+		return conclude(e, report, err, func(report *rewarm.VerifyReport) error {
+			if !report.OK() {
+				return &exitError{exitDifferences, "the tiers differ; hearth verify --repair heals Redis"}
+			}
+			return nil
+		})
+	})
+}

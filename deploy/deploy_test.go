@@ -1,0 +1,216 @@
+// Package deploy holds what runs Hearth in production; its tests keep it in step with the code.
+package deploy
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/hearthstore/hearth/internal/config"
+	"github.com/hearthstore/hearth/jobs"
+)
+
+// sources returns the text of the Go files below dir, without tests.
+func sources(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		b.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// matches returns the distinct first groups of pattern in text, sorted.
+func matches(pattern, text string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		out = append(out, m[1])
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// TestMetricsExist: alerts and dashboard ask for metrics that the server exports, and the
+// dashboard shows them all. Red when a metric is renamed in the server.
+func TestMetricsExist(t *testing.T) {
+	t.Parallel()
+	exported := matches(`"(hearth_[a-z_]+)"`, sources(t, "../server"))
+	if len(exported) < 10 {
+		t.Fatalf("found only %q in the server", exported)
+	}
+	shown := map[string]bool{}
+	for _, path := range []string{"prometheus/alerts.yaml", "grafana/hearth.json"} {
+		for _, name := range matches(`\b(hearth_[a-z_]+)`, string(read(t, path))) {
+			name = strings.TrimSuffix(name, "_bucket")
+			shown[name] = true
+			if !slices.Contains(exported, name) {
+				t.Errorf("%s asks for %s, which is not exported", path, name)
+			}
+		}
+	}
+	for _, name := range exported {
+		if !shown[name] && name != "hearth_reads_total" {
+			t.Errorf("%s is exported, but no alert or panel uses it", name)
+		}
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(read(t, "prometheus/alerts.yaml"), &rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules.Groups[0].Rules {
+		if r.Alert == "" || strings.Count(r.Expr, "(") != strings.Count(r.Expr, ")") {
+			t.Errorf("rule %q: %s", r.Alert, r.Expr)
+		}
+	}
+}
+
+// TestPoliciesAreLeastPrivilege: the policies allow the DynamoDB operations that the code
+// calls, and no other. Red when an operation is added to the store or to a policy.
+func TestPoliciesAreLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	calls := matches(`ddb\.([A-Z][A-Za-z]+)Input\b`, sources(t, "../backing/dynamodb"))
+	// BatchExecuteStatement has no right of its own: its statements have.
+	if i := slices.Index(calls, "BatchExecuteStatement"); i >= 0 {
+		calls = slices.Replace(calls, i, i+1, "PartiQLInsert", "PartiQLUpdate")
+	}
+	var allowed []string
+	files, err := filepath.Glob("iam/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no policies: %v", err)
+	}
+	for _, file := range files {
+		var policy struct {
+			Version   string
+			Statement []struct {
+				Effect   string
+				Action   []string
+				Resource any
+			}
+		}
+		if err := json.Unmarshal(read(t, file), &policy); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, s := range policy.Statement {
+			if s.Effect != "Allow" || s.Resource == nil || s.Resource == "*" {
+				t.Errorf("%s: statement %+v is not for named resources", file, s)
+			}
+			for _, a := range s.Action {
+				if strings.Contains(a, "*") {
+					t.Errorf("%s allows %s", file, a)
+				}
+				if op, ok := strings.CutPrefix(a, "dynamodb:"); ok {
+					allowed = append(allowed, op)
+				}
+			}
+		}
+	}
+	slices.Sort(calls)
+	slices.Sort(allowed)
+	if allowed = slices.Compact(allowed); !slices.Equal(calls, allowed) {
+		t.Errorf("the store calls\n%q, the policies allow\n%q", calls, allowed)
+	}
+}
+
+// TestStateMachines: every transition leads to a state, and every command and flag exists.
+func TestStateMachines(t *testing.T) {
+	t.Parallel()
+	commands := sources(t, "../cmd/hearth")
+	files, err := filepath.Glob("step-functions/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no state machines: %v", err)
+	}
+	for _, file := range files {
+		var m stateMachine
+		if err := json.Unmarshal(read(t, file), &m); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		m.check(t, file, commands)
+	}
+}
+
+type stateMachine struct {
+	StartAt string
+	States  map[string]struct {
+		Type, Next    string
+		End           bool
+		Parameters    json.RawMessage
+		ItemProcessor *stateMachine
+	}
+}
+
+func (m *stateMachine) check(t *testing.T, file, commands string) {
+	t.Helper()
+	if _, ok := m.States[m.StartAt]; !ok {
+		t.Errorf("%s starts at %q, which is no state", file, m.StartAt)
+	}
+	for name, s := range m.States {
+		if _, ok := m.States[s.Next]; !ok && !s.End && s.Type != "Succeed" && s.Type != "Fail" {
+			t.Errorf("%s: state %s leads to %q, which is no state", file, name, s.Next)
+		}
+		if s.ItemProcessor != nil {
+			s.ItemProcessor.check(t, file, commands)
+		}
+		for _, words := range matches(`States\.Array\(([^)]*)\)`, string(s.Parameters)) {
+			for _, word := range matches(`'([^']+)'`, words) {
+				field := strings.ReplaceAll(strings.TrimPrefix(word, "--"), "-", "")
+				if word == "json" || regexp.MustCompile(`^[0-9.]+$`).MatchString(word) {
+					continue
+				}
+				if !regexp.MustCompile(`(?im)^\s+` + field + `\s+\S+\s+` + "`").MatchString(commands) {
+					t.Errorf("%s: the command line has no %s", file, word)
+				}
+			}
+		}
+	}
+}
+
+// TestComposeConfiguration: the configuration of the compose file can be read.
+func TestComposeConfiguration(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load("compose/hearth.yaml", config.WithScheduleCheck(func(spec, zone string) error {
+		_, err := jobs.ParseSchedule(spec, zone)
+		return err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var compose struct {
+		Services map[string]any
+	}
+	if err := yaml.Unmarshal(read(t, "compose.yaml"), &compose); err != nil {
+		t.Fatal(err)
+	}
+	for what, address := range map[string]string{"redis": c.Online.Redis.Addrs[0], "dynamodb": c.Backing.DynamoDB.Endpoint} {
+		if _, ok := compose.Services[what]; !ok || !strings.Contains(address, what+":") {
+			t.Errorf("no service %s for %s", what, address)
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hearthstore/hearth/backing"
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/hotkeys"
+	"github.com/hearthstore/hearth/internal/tiers"
+	"github.com/hearthstore/hearth/jobs"
+	"github.com/hearthstore/hearth/materializer"
+	"github.com/hearthstore/hearth/online"
+	"github.com/hearthstore/hearth/rewarm"
+)
+
+// RewarmOptions are the flags of `hearth rewarm`.
+type RewarmOptions struct {
+	IfCold       bool
+	Plan         bool
+	Views        []string
+	Segments     int
+	SegmentRange string
+	MaxReadRate  float64
+	MaxWriteRate float64
+	Restart      bool
+	Force        bool
+	Verify       float64
+}
+
+// Rewarm refills the online tier from the backing tier, under a lease.
+func (a *App) Rewarm(ctx context.Context, o RewarmOptions) (*rewarm.Report, error) {
+	req, leases, err := a.rewarmRequest(o)
+	if err != nil {
+		return nil, err
+	}
+	free := o.Plan
+	if o.IfCold && !free { // warm is the usual case: say so in milliseconds, without a lease
+		if free, err = a.isWarm(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var report *rewarm.Report
+	fn := func(ctx context.Context, run uint64) (result jobs.Result, err error) {
+		report, result, err = a.rewarm(ctx, run, req)
+		return result, err
+	}
+	if free {
+		_, err = fn(ctx, 0)
+	} else {
+		err = a.execute(ctx, "rewarm", leases, fn)
+	}
+	return report, err
+}
+
+// rewarmRequest reads the options, and names the leases of the work.
+func (a *App) rewarmRequest(o RewarmOptions) (req rewarm.Request, leases []string, err error) {
+	req = rewarm.Request{
+		IfCold: o.IfCold, Segments: o.Segments, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
+		Restart: o.Restart, Verify: o.Verify, PlanOnly: o.Plan, Force: o.Force,
+	}
+	if req.Views, err = a.someViews(o.Views); err != nil {
+		return req, nil, err
+	}
+	lease := "rewarm"
+	if o.SegmentRange != "" {
+		if o.Segments < 1 {
+			return req, nil, usage("--segment-range needs --segments, the same number on every machine")
+		}
+		if n, err := fmt.Sscanf(o.SegmentRange, "%d-%d", &req.SegmentFrom, &req.SegmentTo); n != 2 || err != nil {
+			return req, nil, usage("--segment-range %q: write a-b, for example 0-15", o.SegmentRange)
+		}
+		req.Range = true
+		lease += "/" + o.SegmentRange
+	}
+	return req, []string{lease}, nil
+}
+
+// rewarm is one run. The report is nil when the tiers could not be opened.
+func (a *App) rewarm(ctx context.Context, run uint64, req rewarm.Request) (*rewarm.Report, jobs.Result, error) {
+	rw, err := a.rewarmer(ctx)
+	if err != nil {
+		return nil, jobs.Result{}, err
+	}
+	req.Run = run
+	repair, err := a.beginRepair(ctx)
+	if err != nil {
+		return nil, jobs.Result{}, err
+	}
+	report, err := rw.Run(ctx, req)
+	if report == nil {
+		return nil, jobs.Result{}, err
+	}
+	// A rewarm of everything brought also what earlier runs could not.
+	if err == nil && report.Status == rewarm.StatusDone && len(req.Views) == 0 && !req.Range && report.WarmShard == 0 {
+		err = repair.Done(ctx)
+	}
+	return report, jobs.Result{Status: report.Status, Detail: report}, err
+}
+
+// beginRepair notes how far the online tier is behind, so that work which brings it
+// everything can strike that out.
+func (a *App) beginRepair(ctx context.Context) (*materializer.Repair, error) {
+	m, err := a.materializerOf(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	slots := make([]materializer.Slot, len(a.cfg.Project.Views))
+	for i := range slots {
+		slots[i].View = a.cfg.Project.Views[i].ID()
+	}
+	return m.BeginRepair(ctx, slots)
+}
+
+// VerifyOptions are the flags of `hearth verify`.
+type VerifyOptions struct {
+	Fraction float64
+	Views    []string
+	Repair   bool
+	Seed     uint64
+}
+
+// Verify compares the tiers.
+func (a *App) Verify(ctx context.Context, o VerifyOptions) (*rewarm.VerifyReport, error) {
+	if o.Fraction <= 0 || o.Fraction > 1 {
+		return nil, usage("--fraction %v: give a share above 0, up to 1", o.Fraction)
+	}
+	views, err := a.someViews(o.Views)
+	if err != nil {
+		return nil, err
+	}
+	rw, err := a.rewarmer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	repair, err := a.beginRepair(ctx)
+	if err != nil {
+		return nil, err
+	}
+	report, err := rw.Verify(ctx, rewarm.VerifyRequest{Fraction: o.Fraction, Seed: o.Seed, Views: views, Repair: o.Repair})
+	if err == nil && o.Repair && o.Fraction == 1 && len(views) == 0 && report.OK() {
+		err = repair.Done(ctx)
+	}
+	return report, err
+}
+
+// DrillOptions are the flags of `hearth rewarm --drill`.
+type DrillOptions struct {
+	Fraction                  float64
+	MaxReadRate, MaxWriteRate float64
+}
+
+// Drill rehearses a rewarm into a scratch prefix of the online tier.
+func (a *App) Drill(ctx context.Context, o DrillOptions) (*rewarm.DrillReport, error) {
+	rw, err := a.rewarmer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg := *a.cfg
+	cfg.Project.Name += drillSuffix
+	scratch, err := tiers.OpenOnline(ctx, &cfg, a.deps())
+	if err != nil {
+		return nil, err
+	}
+	var report *rewarm.DrillReport
+	err = a.execute(ctx, "drill", []string{"drill"}, func(ctx context.Context, run uint64) (result jobs.Result, err error) {
+		report, err = rw.Drill(ctx, onlineForRewarm{scratch}, rewarm.DrillRequest{
+			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
+		})
+		if report == nil {
+			return jobs.Result{}, err
+		}
+		return jobs.Result{Status: report.Status, Detail: report}, err
+	})
+	return report, errors.Join(err, scratch.Close())
+}
+
+// drillSuffix makes the scratch project, whose keys are apart from the real ones.
+const drillSuffix = "_drill"
+
+// someViews resolves names; none stays none, which means all to rewarm and verify.
+func (a *App) someViews(names []string) ([]feature.ViewID, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	views, err := a.views(names)
+	return viewIDs(views), err
+}
+
+func (a *App) isWarm(ctx context.Context) (bool, error) {
+	on, err := a.onlineTier(ctx)
+	if err != nil {
+		return false, err
+	}
+	return onlineForWrites{on}.Warm(ctx)
+}
+
+func (a *App) rewarmer(ctx context.Context) (*rewarm.Rewarmer, error) {
+	back, err := a.backingTier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	on, err := a.onlineTier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.views(nil)
+	if err != nil {
+		return nil, err
+	}
+	cfg := rewarm.Config{
+		Hot: hotKeys{back, a.clock}, Project: a.cfg.Project.Name,
+		Backing: backingForRewarm{back}, Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
+		Progress: a.progress, Clock: a.clock, Logger: a.log,
+		Objective: a.cfg.RecoveryTimeObjective,
+		// A page must not outlive the markers that keep deleted keys deleted.
+		MaxPageAge: min(15*time.Minute, a.cfg.Online.TombstoneTTL/2),
+	}
+	if d := a.cfg.Backing.DynamoDB; d != nil {
+		cfg.Region = d.Region
+	}
+	return rewarm.New(cfg)
+}
+
+// hotKeys is what the readers of all machines are asked for.
+type hotKeys struct {
+	state backing.StateStore
+	clock clock.Clock
+}
+
+// HotKeys returns refs, hottest first.
+func (h hotKeys) HotKeys(ctx context.Context) ([]feature.Ref, error) {
+	return hotkeys.Load(ctx, h.state, h.clock.Now())
+}
+
+type backingForRewarm struct{ backing.Store }
+
+// Table is the store's own estimate of its size.
+func (b backingForRewarm) Table(ctx context.Context) (rewarm.Table, error) {
+	d, err := b.Describe(ctx)
+	return rewarm.Table{Name: d.Name, Items: d.Items, Bytes: d.Bytes}, err
+}
+
+type onlineForRewarm struct{ *online.Store }
+
+// Warmth says which shards lost their markers.
+func (o onlineForRewarm) Warmth(ctx context.Context) (rewarm.Warmth, error) {
+	w, err := o.Store.Warmth(ctx)
+	out := rewarm.Warmth{Reachable: w.Reachable, Cold: w.Cold, MarkerRun: w.MarkerRun}
+	for _, s := range w.Shards {
+		out.Shards = append(out.Shards, rewarm.ShardWarmth(s))
+	}
+	return out, err
+}
+
+// Info says how full the tier is.
+func (o onlineForRewarm) Info(ctx context.Context) (rewarm.Info, error) {
+	i, err := o.Store.Info(ctx)
+	return rewarm.Info(i), err
+}
+
+const kindCheckpoint = "rewarm"
+
+// checkpointState keeps the rewarmer's checkpoints in the backing tier's state.
+type checkpointState struct{ backing.StateStore }
+
+// Load returns a document and its revision.
+func (s checkpointState) Load(ctx context.Context, name string) ([]byte, int64, error) {
+	item, err := s.GetState(ctx, kindCheckpoint, name)
+	return item.Value, item.Revision, err
+}
+
+// Save replaces the document of the given revision.
+func (s checkpointState) Save(ctx context.Context, name string, value []byte, revision int64) (int64, error) {
+	item, err := s.PutState(ctx, backing.StateItem{Kind: kindCheckpoint, Name: name, Value: value, Revision: revision, ExpireAt: feature.NoTime})
+	return item.Revision, err
+}
+
+// Delete removes the document of the given revision.
+func (s checkpointState) Delete(ctx context.Context, name string, revision int64) error {
+	return s.DeleteState(ctx, kindCheckpoint, name, revision)
+}

@@ -1,0 +1,140 @@
+// Package hotkeys brings what readers are asked for to the rewarm that needs it: each
+// reader keeps a sketch and stores it in the state table now and then; a rewarm merges
+// the sketches of all readers. It builds without cgo.
+package hotkeys
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hearthstore/hearth/backing"
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/sketch"
+)
+
+const (
+	kind = "sketch"
+	// life is how long a stored sketch counts: what was hot a day ago is not hot news.
+	life = 24 * time.Hour
+	// maxPart leaves room within a state item.
+	maxPart = 300 << 10
+	// maxRefs bounds what a rewarm loads first.
+	maxRefs = 500_000
+	// closeTimeout bounds the last store of a reader that ends.
+	closeTimeout = 2 * time.Second
+)
+
+// Config is what a Recorder needs.
+type Config struct {
+	State backing.StateStore // required
+	// Every is how often the sketch is stored. Defaults to 1m.
+	Every time.Duration
+	// Sketch sizes the sketch.
+	Sketch sketch.Config
+	Clock  clock.Clock  // defaults to clock.System
+	Logger *slog.Logger // defaults to discarding
+}
+
+// Recorder counts refs and stores the hot ones. Record is cheap and safe for concurrent
+// use.
+type Recorder struct {
+	cfg    Config
+	name   string // unique: two readers never share an item
+	sketch *sketch.Sketch
+	saved  map[string]int64 // the revision of each stored part
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// Start begins to record; Close ends it. ctx gives the values of the store's calls, not
+// their life.
+func Start(ctx context.Context, cfg Config) *Recorder {
+	if cfg.Every <= 0 {
+		cfg.Every = time.Minute
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r := &Recorder{cfg: cfg, name: rand.Text(), sketch: sketch.New(cfg.Sketch), saved: map[string]int64{}, stop: stop, done: make(chan struct{})}
+	go r.keep(ctx)
+	return r
+}
+
+// Record counts one ref that was asked for.
+func (r *Recorder) Record(ref feature.Ref) { r.sketch.Record(ref) }
+
+// Close stores the sketch a last time and ends.
+func (r *Recorder) Close() {
+	r.stop()
+	<-r.done
+}
+
+func (r *Recorder) keep(ctx context.Context) {
+	defer close(r.done)
+	for r.cfg.Clock.Sleep(ctx, r.cfg.Every) == nil {
+		r.store(ctx)
+		r.sketch.Decay()
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	r.store(last)
+}
+
+// store writes the parts of the sketch. Failing costs nothing but a colder order of the
+// next rewarm, so it is a line in the debug log.
+func (r *Recorder) store(ctx context.Context) {
+	parts := sketch.Encode(r.sketch.Top(), maxPart)
+	expire := feature.MicrosOf(r.cfg.Clock.Now()).Add(life)
+	for i, part := range parts {
+		name := fmt.Sprintf("%s/%03d", r.name, i)
+		item, err := r.cfg.State.PutState(ctx, backing.StateItem{Kind: kind, Name: name, Value: part, Revision: r.saved[name], ExpireAt: expire})
+		if err != nil {
+			r.cfg.Logger.Debug("hot keys not stored", "error", err)
+			return
+		}
+		r.saved[name] = item.Revision
+	}
+	for name, revision := range r.saved {
+		var n int
+		if _, err := fmt.Sscanf(name[len(r.name):], "/%d", &n); err == nil && n >= len(parts) {
+			if err := r.cfg.State.DeleteState(ctx, kind, name, revision); err != nil {
+				r.cfg.Logger.Debug("old part of hot keys not removed", "error", err)
+				return
+			}
+			delete(r.saved, name)
+		}
+	}
+}
+
+// Load merges the stored sketches of all readers, hottest ref first. A part that cannot be
+// decoded (of another release) is left out.
+func Load(ctx context.Context, state backing.StateStore, now time.Time) ([]feature.Ref, error) {
+	items, err := state.ListState(ctx, kind, backing.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("load hot keys: %w", err)
+	}
+	var lists [][]sketch.Entry
+	for _, item := range items {
+		if item.ExpireAt != feature.NoTime && item.ExpireAt < feature.MicrosOf(now) {
+			continue
+		}
+		entries, err := sketch.Decode(item.Value)
+		if errors.Is(err, feature.ErrCorrupt) || errors.Is(err, feature.ErrUnknownFormat) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("load hot keys: %w", err)
+		}
+		lists = append(lists, entries)
+	}
+	return sketch.Refs(sketch.Merge(maxRefs, lists...)), nil
+}

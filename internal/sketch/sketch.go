@@ -1,0 +1,263 @@
+// Package sketch remembers which stored values are asked for most, in bounded memory: the
+// readers record, the state table keeps the encoded sketches, and a rewarm brings the hot
+// values back first.
+package sketch
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/hearthstore/hearth/feature"
+)
+
+// Config says how large a sketch is.
+type Config struct {
+	// Entries is the most refs that are kept. The hot-first order of a rewarm ends after
+	// them, so it should be a sixth or more of the keys that live traffic touches: with
+	// Zipf-like traffic that sixth is nearly nine tenths of the requests. Each costs about
+	// 150 bytes. Defaults to 50,000.
+	Entries int
+	// Sample records one in so many refs. Defaults to 8; 1 records all.
+	Sample int
+}
+
+const (
+	stripes = 16 // locks, so that concurrent readers seldom meet
+	rows    = 4  // of the counting table
+)
+
+// Entry is one hot ref with its weight: how often it was recorded, as an upper estimate.
+type Entry struct {
+	Ref   feature.Ref
+	Count uint64
+}
+
+// Sketch counts refs. Counts of all refs live in a small table of shared counters
+// (count-min with conservative update), which never underestimates; the refs with the
+// highest counts are kept by name. It is safe for concurrent use; recording takes one of
+// sixteen locks, for one ref in Config.Sample.
+type Sketch struct {
+	sample  uint32
+	stripes [stripes]stripe
+}
+
+type stripe struct {
+	mu    sync.Mutex
+	seats int // most entries
+	width uint64
+	table []uint32 // rows x width
+	heap  []Entry  // the kept refs, a min-heap by count
+	where map[feature.Ref]int
+	_     [64]byte // keep neighbours' locks on other cache lines
+}
+
+// New returns an empty sketch.
+func New(cfg Config) *Sketch {
+	if cfg.Entries <= 0 {
+		cfg.Entries = 50_000
+	}
+	if cfg.Sample <= 0 {
+		cfg.Sample = 8
+	}
+	s := &Sketch{sample: uint32(cfg.Sample)}
+	seats := (cfg.Entries + stripes - 1) / stripes
+	width := uint64(4 * max(seats, 16))
+	for i := range s.stripes {
+		s.stripes[i] = stripe{seats: seats, width: width, table: make([]uint32, rows*width), where: make(map[feature.Ref]int)}
+	}
+	return s
+}
+
+// Record counts refs, each with probability 1/Sample. It costs a few nanoseconds for a ref
+// that is not sampled, and keeps no part of the caller's memory.
+func (s *Sketch) Record(refs ...feature.Ref) {
+	for i := range refs {
+		if s.sample == 1 || rand.Uint32N(s.sample) == 0 {
+			s.Add(refs[i], 1)
+		}
+	}
+}
+
+// Add counts a ref n times, without sampling.
+func (s *Sketch) Add(ref feature.Ref, n uint32) {
+	h := hash(ref)
+	s.stripes[h%stripes].add(ref, h/stripes, n)
+}
+
+func hash(ref feature.Ref) uint64 {
+	// The names of views are few; the key carries the entropy.
+	h := xxhash.Sum64String(string(ref.Key))
+	h ^= xxhash.Sum64String(ref.View.Name) + uint64(ref.View.Version)*0x9e3779b97f4a7c15
+	h ^= h >> 31
+	h *= 0xbf58476d1ce4e5b9
+	return h ^ h>>29
+}
+
+func (st *stripe) add(ref feature.Ref, h uint64, n uint32) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	count := st.count(h, n)
+	if i, ok := st.where[ref]; ok {
+		st.heap[i].Count = max(st.heap[i].Count+uint64(n), 1)
+		st.down(i)
+		return
+	}
+	if len(st.heap) < st.seats {
+		ref.Key = feature.Key(strings.Clone(string(ref.Key)))
+		st.heap = append(st.heap, Entry{ref, count})
+		st.where[ref] = len(st.heap) - 1
+		st.up(len(st.heap) - 1)
+		return
+	}
+	if count > st.heap[0].Count {
+		delete(st.where, st.heap[0].Ref)
+		ref.Key = feature.Key(strings.Clone(string(ref.Key)))
+		st.heap[0] = Entry{ref, count}
+		st.where[ref] = 0
+		st.down(0)
+	}
+}
+
+// count adds n to the counters of h and returns the new estimate. Only counters below the
+// estimate grow: that keeps strangers that share one of them from inflating it.
+func (st *stripe) count(h uint64, n uint32) uint64 {
+	var cells [rows]*uint32
+	least := ^uint32(0)
+	for i := range cells {
+		// Two halves of the hash make as many independent columns as needed.
+		column := ((h & 0xffffffff) + uint64(i)*(h>>32|1)) % st.width
+		cells[i] = &st.table[uint64(i)*st.width+column]
+		least = min(least, *cells[i])
+	}
+	if least > ^uint32(0)-n {
+		return uint64(least)
+	}
+	least += n
+	for _, c := range cells {
+		*c = max(*c, least)
+	}
+	return uint64(least)
+}
+
+func (st *stripe) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if st.heap[parent].Count <= st.heap[i].Count {
+			return
+		}
+		st.swap(i, parent)
+		i = parent
+	}
+}
+
+func (st *stripe) down(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(st.heap) {
+			return
+		}
+		if child+1 < len(st.heap) && st.heap[child+1].Count < st.heap[child].Count {
+			child++
+		}
+		if st.heap[i].Count <= st.heap[child].Count {
+			return
+		}
+		st.swap(i, child)
+		i = child
+	}
+}
+
+func (st *stripe) swap(i, j int) {
+	st.heap[i], st.heap[j] = st.heap[j], st.heap[i]
+	st.where[st.heap[i].Ref], st.where[st.heap[j].Ref] = i, j
+}
+
+// Decay halves every count, so that what was hot last week makes room. Readers call it
+// when they store the sketch.
+func (s *Sketch) Decay() {
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		for j := range st.table {
+			st.table[j] /= 2
+		}
+		kept := st.heap[:0]
+		clear(st.where)
+		for _, e := range st.heap {
+			if e.Count /= 2; e.Count > 0 {
+				st.where[e.Ref] = len(kept)
+				kept = append(kept, e) // halving keeps the heap's order; dropping may not
+			}
+		}
+		clear(st.heap[len(kept):])
+		st.heap = kept
+		for j := len(st.heap)/2 - 1; j >= 0; j-- {
+			st.down(j)
+		}
+		st.mu.Unlock()
+	}
+}
+
+// Top returns the kept entries, hottest first; ties by view and key, so that equal
+// sketches give equal lists.
+func (s *Sketch) Top() []Entry {
+	var all []Entry
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		all = append(all, st.heap...)
+		st.mu.Unlock()
+	}
+	sortEntries(all)
+	return all
+}
+
+func sortEntries(entries []Entry) {
+	slices.SortFunc(entries, func(a, b Entry) int {
+		switch {
+		case a.Count != b.Count:
+			if a.Count > b.Count {
+				return -1
+			}
+			return 1
+		case a.Ref.View.Name != b.Ref.View.Name:
+			return strings.Compare(a.Ref.View.Name, b.Ref.View.Name)
+		case a.Ref.View.Version != b.Ref.View.Version:
+			return a.Ref.View.Version - b.Ref.View.Version
+		}
+		return strings.Compare(string(a.Ref.Key), string(b.Ref.Key))
+	})
+}
+
+// Merge adds the lists of several sketches (readers behind one load balancer) and returns
+// at most limit entries, hottest first; limit <= 0 returns all.
+func Merge(limit int, lists ...[]Entry) []Entry {
+	sum := make(map[feature.Ref]uint64)
+	for _, list := range lists {
+		for _, e := range list {
+			sum[e.Ref] += e.Count
+		}
+	}
+	all := make([]Entry, 0, len(sum))
+	for ref, n := range sum {
+		all = append(all, Entry{ref, n})
+	}
+	sortEntries(all)
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
+	}
+	return all
+}
+
+// Refs drops the weights.
+func Refs(entries []Entry) []feature.Ref {
+	refs := make([]feature.Ref, len(entries))
+	for i := range entries {
+		refs[i] = entries[i].Ref
+	}
+	return refs
+}

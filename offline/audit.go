@@ -1,0 +1,326 @@
+package offline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/offline/internal/duck"
+	"github.com/hearthstore/hearth/sql"
+)
+
+// Timestamp is an instant that is null in JSON when there is none.
+type Timestamp struct{ feature.Micros }
+
+// MarshalJSON writes RFC 3339, or null.
+func (t Timestamp) MarshalJSON() ([]byte, error) {
+	if t.Micros == feature.NoTime {
+		return []byte("null"), nil
+	}
+	return []byte(`"` + t.String() + `"`), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (t *Timestamp) UnmarshalJSON(b []byte) error {
+	text := strings.Trim(string(b), `"`)
+	if text == "null" {
+		t.Micros = feature.NoTime
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return fmt.Errorf("time %q: %w", text, err)
+	}
+	t.Micros = feature.MicrosOf(at)
+	return nil
+}
+
+// maxExactQuantiles bounds the rows whose ages are sorted in memory for exact quantiles.
+const maxExactQuantiles = 20_000_000
+
+// ErrLeak marks a training set that failed its own audit. Nothing was published.
+var ErrLeak = errors.New("a feature is newer than its label, or older than its TTL")
+
+// audit reads the written files again and compares them with the winners: every label has
+// its row, and no row has a feature from after its label. It fills the manifest.
+func (d *dataset) audit(ctx context.Context, dir string) error {
+	written := &spine{types: map[string]string{}, timeCol: d.spine.timeCol}
+	files := make([]located, len(d.manifest.Files))
+	for i, f := range d.manifest.Files {
+		files[i].local = filepath.Join(dir, f.Path)
+	}
+	written.from = readParquet(files, false)
+	if err := d.countRows(ctx, written, files); err != nil {
+		return err
+	}
+	if written.total != d.spine.total {
+		return fmt.Errorf("%d rows were written for %d labels; nothing was published", written.total, d.spine.total)
+	}
+	types, err := d.describe(ctx, written.from)
+	if err != nil {
+		return err
+	}
+	written.types = types
+	at, ok := micros(sql.Ident(d.spine.timeCol), types[d.spine.timeCol], "")
+	if !ok {
+		return fmt.Errorf("the written label time has type %s", types[d.spine.timeCol])
+	}
+	labels := fmt.Sprintf("(SELECT %s AS row_id, %s AS t FROM %s)", written.rowID, at, written.from)
+	if err := d.auditViews(ctx, labels); err != nil {
+		return err
+	}
+	return d.digest(ctx, written)
+}
+
+// auditViews compares the winners' times with the labels' and measures the ages.
+func (d *dataset) auditViews(ctx context.Context, labels string) error {
+	var first, last *int64
+	if err := d.QueryRow(ctx, "SELECT min(t), max(t) FROM "+labels, &first, &last); err != nil {
+		return err
+	}
+	m := d.manifest
+	m.Spine.First, m.Spine.Last = Timestamp{feature.NoTime}, Timestamp{feature.NoTime}
+	if first != nil && last != nil {
+		m.Spine.First, m.Spine.Last = Timestamp{feature.Micros(*first)}, Timestamp{feature.Micros(*last)}
+		if err := d.timeline(ctx, labels, *first, *last); err != nil {
+			return err
+		}
+	}
+	for i := range m.Views {
+		v := &m.Views[i]
+		ttl := int64(d.req.Selection.Groups[i].View.TTL / time.Microsecond)
+		leak, stale := "m.ev > o.t OR o.t IS NULL", "false"
+		if d.req.KnownAt {
+			leak += " OR m.cr > o.t"
+		}
+		if ttl > 0 {
+			stale = fmt.Sprintf("o.t::HUGEINT - m.ev > %d", ttl)
+		}
+		joined := fmt.Sprintf("(SELECT (o.t::HUGEINT - m.ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM m%d m JOIN %s o ON o.row_id = m.row_id)", leak, stale, i, labels)
+		var low, high *float64
+		if err := d.QueryRow(ctx, "SELECT count(*), count(*) FILTER (leak), count(*) FILTER (stale), min(age), max(age) FROM "+joined,
+			&v.Matched, &v.Leaks, &v.Stale, &low, &high); err != nil {
+			return err
+		}
+		if m.Rows > 0 {
+			v.MatchRate = float64(v.Matched) / float64(m.Rows)
+		}
+		m.Leaks += v.Leaks
+		if v.Leaks > 0 || v.Stale > 0 {
+			return fmt.Errorf("%w: view %s: %d rows newer, %d too old; nothing was published. This is a fault of Hearth: please report it with the manifest of the inputs", ErrLeak, v.Alias, v.Leaks, v.Stale)
+		}
+		if low == nil || high == nil {
+			continue
+		}
+		v.Age.Min, v.Age.Max = *low, *high
+		if err := d.ages(ctx, joined, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ages fills the histogram (powers of two of seconds) and the quantiles of a view.
+func (d *dataset) ages(ctx context.Context, joined string, v *ViewManifest) error {
+	err := d.Each(ctx, "SELECT CASE WHEN age < 1 THEN -1 ELSE floor(log2(age))::BIGINT END AS bin, count(*) FROM "+joined+" GROUP BY bin ORDER BY bin",
+		func(scan func(dest ...any) error) error {
+			var bin, n int64
+			err := scan(&bin, &n)
+			b := AgeBin{From: 0, To: 1, Count: n}
+			if bin >= 0 {
+				b.From, b.To = float64(int64(1)<<bin), float64(int64(2)<<bin)
+			}
+			v.Ages = append(v.Ages, b)
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	if v.Matched > maxExactQuantiles {
+		v.Age.P50, v.Age.P90, v.Age.P99 = quantile(v, 0.5), quantile(v, 0.9), quantile(v, 0.99)
+		return nil
+	}
+	return d.QueryRow(ctx, "SELECT q[1], q[2], q[3] FROM (SELECT quantile_disc(age, [0.5, 0.9, 0.99]) AS q FROM "+joined+")", &v.Age.P50, &v.Age.P90, &v.Age.P99)
+}
+
+// quantile reads a quantile off the histogram: the upper end of its bin.
+func quantile(v *ViewManifest, q float64) float64 {
+	var seen int64
+	for _, b := range v.Ages {
+		if seen += b.Count; float64(seen) >= q*float64(v.Matched) {
+			return min(b.To, v.Age.Max)
+		}
+	}
+	return v.Age.Max
+}
+
+const timelineBins = 48
+
+func (d *dataset) timeline(ctx context.Context, labels string, first, last int64) error {
+	width := (uint64(last)-uint64(first))/timelineBins + 1
+	if width > 1<<62 {
+		return nil
+	}
+	return d.Each(ctx, fmt.Sprintf("SELECT (t - %d) // %d AS bin, count(*) FROM %s WHERE t IS NOT NULL GROUP BY bin ORDER BY bin", first, width, labels),
+		func(scan func(dest ...any) error) error {
+			var bin, n int64
+			err := scan(&bin, &n)
+			from := feature.Micros(first + bin*int64(width))
+			d.manifest.Spine.Timeline = append(d.manifest.Spine.Timeline, TimelineBin{Timestamp{from}, Timestamp{from + feature.Micros(width)}, n})
+			return err
+		})
+}
+
+// digest computes the content digest of the written rows and counts their NULLs.
+//
+// The digest is SHA-256 over the columns' names and types, the number of rows, and the sum
+// modulo 2^128 over all rows of the first 16 bytes of SHA-256(row number, row): so it
+// depends on content and order, and not on how the rows are laid out in files, row groups
+// and pages, nor on the order in which they are read here.
+func (d *dataset) digest(ctx context.Context, written *spine) error {
+	var names []string
+	err := d.Each(ctx, "SELECT column_name FROM (DESCRIBE SELECT * FROM "+written.from+")", func(scan func(dest ...any) error) error {
+		var name string
+		err := scan(&name)
+		names = append(names, name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	total := sha256.New()
+	columns := make([]string, len(names))
+	for i, name := range names {
+		kind := written.types[name]
+		d.manifest.Columns = append(d.manifest.Columns, Column{Name: name, Type: kind})
+		_, _ = fmt.Fprintf(total, "%q %s\n", name, kind)
+		columns[i] = sql.Ident(name)
+		if !plain(kind) {
+			columns[i] += "::VARCHAR"
+		}
+	}
+	sum, nulls, err := d.sumRows(ctx, "SELECT "+written.rowID+", "+strings.Join(columns, ", ")+" FROM "+written.from)
+	if err != nil {
+		return err
+	}
+	_ = binary.Write(total, binary.BigEndian, written.total)
+	_, _ = total.Write(sum[:])
+	d.manifest.Digest = hex.EncodeToString(total.Sum(nil))
+	at := map[string]int64{}
+	for i, name := range names {
+		at[name] = nulls[i]
+	}
+	for i := range d.manifest.Views {
+		for j := range d.manifest.Views[i].Features {
+			f := &d.manifest.Views[i].Features[j]
+			f.Nulls = at[f.Column]
+			if d.manifest.Rows > 0 {
+				f.NullRate = float64(f.Nulls) / float64(d.manifest.Rows)
+			}
+		}
+	}
+	return nil
+}
+
+// sumRows adds up the rows of a query whose first column numbers them.
+func (s *session) sumRows(ctx context.Context, query string) (sum [16]byte, nulls []int64, err error) {
+	rows, err := s.Query(ctx, query)
+	if err != nil {
+		return sum, nil, err
+	}
+	nulls = make([]int64, rows.Columns()-1)
+	var (
+		hi, lo uint64
+		buf    []byte
+	)
+	for rows.Next() {
+		for i := range rows.Len() {
+			buf = binary.BigEndian.AppendUint64(buf[:0], uint64(rows.Column(0).Int(i)))
+			for c := range nulls {
+				col := rows.Column(c + 1)
+				if col.Null(i) {
+					nulls[c]++
+				}
+				buf = appendAny(buf, col, i)
+			}
+			h := sha256.Sum256(buf)
+			var carry uint64
+			lo, carry = bits.Add64(lo, binary.BigEndian.Uint64(h[8:16]), 0)
+			hi, _ = bits.Add64(hi, binary.BigEndian.Uint64(h[0:8]), carry)
+		}
+	}
+	binary.BigEndian.PutUint64(sum[:8], hi)
+	binary.BigEndian.PutUint64(sum[8:], lo)
+	return sum, nulls, rows.Close()
+}
+
+// plain reports whether appendAny knows the DuckDB type; others are digested as text.
+func plain(kind string) bool {
+	switch kind {
+	case "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
+		"VARCHAR", "BLOB", "DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE":
+		return true
+	}
+	elem, ok := strings.CutSuffix(kind, "[]")
+	return ok && plain(elem)
+}
+
+// appendAny appends row i of a plain column as MessagePack, by the type it is stored in.
+func appendAny(dst []byte, c *duck.Column, i int) []byte {
+	switch {
+	case c.Null(i):
+		return msgp.AppendNil(dst)
+	case c.Child != nil:
+		offset, n := c.List(i)
+		dst = msgp.AppendArrayHeader(dst, uint32(n))
+		for j := range n {
+			dst = appendAny(dst, c.Child, offset+j)
+		}
+		return dst
+	}
+	switch c.Kind() {
+	case duck.KindBool:
+		return msgp.AppendBool(dst, c.Bool(i))
+	case duck.KindFloat32:
+		return msgp.AppendFloat32(dst, c.Float32(i))
+	case duck.KindFloat64:
+		return msgp.AppendFloat64(dst, c.Float64(i))
+	case duck.KindBytes:
+		return msgp.AppendBytes(dst, c.Bytes(i))
+	}
+	return msgp.AppendInt64(dst, c.Int(i))
+}
+
+// sumFiles records size and hash of the output files.
+func (d *dataset) sumFiles(dir string) error {
+	for i := range d.manifest.Files {
+		f := &d.manifest.Files[i]
+		var err error
+		if f.Bytes, f.SHA256, err = sumFile(filepath.Join(dir, f.Path)); err != nil {
+			return fmt.Errorf("read output: %w", err)
+		}
+	}
+	return nil
+}
+
+func sumFile(path string) (size int64, sum string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, "", err
+	}
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	return size, hex.EncodeToString(h.Sum(nil)), errors.Join(err, f.Close())
+}

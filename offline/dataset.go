@@ -1,0 +1,506 @@
+package offline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/telemetry"
+	"github.com/hearthstore/hearth/sql"
+)
+
+// dataset is one build in progress.
+type dataset struct {
+	*session
+	req      DatasetRequest
+	spine    *spine
+	sources  map[feature.ViewID]*source
+	columns  []outputColumn
+	manifest *Manifest
+	queries  hash.Hash // of the statements, for the query digest
+	snapshot *SnapshotManifest
+}
+
+// outputColumn is one column of the training set beyond the spine's.
+type outputColumn struct {
+	name  string
+	expr  string // over m0, m1, …
+	kind  string // declared type
+	group int    // position in Selection.Groups
+	index int    // position in the view's features; -1 for the event timestamp
+}
+
+// CheckDataset reports what stands in the way of a training set: the spine, the views'
+// sources and the names of the output columns. Only schemas are read.
+func (e *Engine) CheckDataset(ctx context.Context, req DatasetRequest) feature.Problems {
+	s, err := e.session(ctx)
+	if err != nil {
+		return feature.Problems{{Message: err.Error()}}
+	}
+	defer func() { _ = s.close() }()
+	var problems feature.Problems
+	d := &dataset{session: s, req: req}
+	if err := d.validate(); err != nil {
+		return append(problems, listed(err)...)
+	}
+	if d.spine, err = s.openSpine(ctx, req.Spine); err != nil {
+		problems = append(problems, listed(err)...)
+	}
+	seen := map[feature.ViewID]bool{}
+	for _, g := range req.Selection.Groups {
+		if d.spine != nil {
+			_, more := d.spine.keys(&req, g)
+			problems = append(problems, more...)
+		}
+		if !seen[g.View.ID()] {
+			seen[g.View.ID()] = true
+			problems = append(problems, s.check(ctx, g.View)...)
+		}
+	}
+	if d.spine != nil {
+		problems = append(problems, d.name()...)
+	}
+	return problems
+}
+
+// listed makes problems of an error.
+func listed(err error) feature.Problems {
+	var problems feature.Problems
+	if errors.As(err, &problems) {
+		return problems
+	}
+	return feature.Problems{{Message: err.Error()}}
+}
+
+// BuildDataset joins the selected features to the spine point in time and publishes the
+// result as a folder of Parquet (or CSV) and manifest.json. The folder appears whole or
+// not at all; of two builds of one output the later fails with feature.ErrLeaseHeld.
+// Whatever fails, an earlier training set in the same place is kept.
+func (e *Engine) BuildDataset(ctx context.Context, req DatasetRequest) (m *Manifest, err error) {
+	s, err := e.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err = errors.Join(err, s.close()); err != nil {
+			m, err = nil, fmt.Errorf("build dataset %s: %w", req.Name, e.explain(err))
+		}
+	}()
+	return (&dataset{session: s, req: req, sources: map[feature.ViewID]*source{}, queries: newDigest()}).build(ctx)
+}
+
+// build runs a dataset from its request to its publication.
+func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
+	started := d.engine.config.Clock.Now()
+	if err := d.validate(); err != nil {
+		return nil, err
+	}
+	if err := d.bind(ctx); err != nil {
+		return nil, err
+	}
+	req := d.req
+	p, err := newPublisher(req.Output)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	for i := range req.Selection.Groups {
+		req.Progress.Report(telemetry.Progress{Stage: "join " + req.Selection.Groups[i].Alias, Unit: "views", Done: int64(i), Total: int64(len(req.Selection.Groups))})
+		if err := d.join(ctx, i); err != nil {
+			return nil, fmt.Errorf("join view %s: %w", req.Selection.Groups[i].Alias, err)
+		}
+	}
+	req.Progress.Report(telemetry.Progress{Stage: "write", Unit: "rows", Total: d.spine.total})
+	target := p.dir
+	if d.req.FileFormat == "csv" { // which holds no types: what is audited is Parquet
+		target = d.dir
+	}
+	if err := d.write(ctx, target); err != nil {
+		return nil, fmt.Errorf("write: %w", err)
+	}
+	if err := d.audit(ctx, target); err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if d.req.FileFormat == "csv" {
+		if err := d.convertOutput(ctx, target, p.dir); err != nil {
+			return nil, fmt.Errorf("write CSV: %w", err)
+		}
+	}
+	if err := d.sumFiles(p.dir); err != nil {
+		return nil, err
+	}
+	if err := d.unchanged(); err != nil {
+		return nil, err
+	}
+	now := d.engine.config.Clock.Now()
+	d.manifest.Created, d.manifest.Seconds = now.UTC(), now.Sub(started).Seconds()
+	d.manifest.QueryDigest = hex.EncodeToString(d.queries.Sum(nil))
+	if err := d.manifest.write(p.dir); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := p.publish(); err != nil {
+		return nil, err
+	}
+	req.Progress.Report(telemetry.Progress{Stage: "done", Unit: "rows", Done: d.spine.total, Total: d.spine.total})
+	return d.manifest, nil
+}
+
+// newDigest starts a query digest.
+func newDigest() hash.Hash { return sha256.New() }
+
+func (d *dataset) validate() error {
+	req := &d.req
+	var problems feature.Problems
+	add := func(path, format string, args ...any) {
+		problems = append(problems, feature.Problem{Path: path, Message: fmt.Sprintf(format, args...)})
+	}
+	if req.Selection == nil || len(req.Selection.Order) == 0 {
+		add("features", "no feature is selected")
+		return problems
+	}
+	if req.Output == "" {
+		add("output.path", "no output folder is given")
+	}
+	switch req.FileFormat {
+	case "":
+		req.FileFormat = "parquet"
+	case "parquet", "csv":
+	default:
+		add("output.format", "unknown format %q; use parquet or csv", req.FileFormat)
+	}
+	if req.PartitionRows < 0 {
+		add("output.partition_rows", "must not be negative")
+	}
+	for _, g := range req.Selection.Groups {
+		if why := req.Plan.forbids(g.View); why != "" {
+			add("plan", "view %s: %s", g.Alias, why)
+		}
+	}
+	return problems.Err()
+}
+
+// bind opens the spine and the sources and names the output columns. It returns every
+// problem at once.
+func (d *dataset) bind(ctx context.Context) error {
+	var (
+		problems feature.Problems
+		err      error
+	)
+	collect := func(err error) error {
+		var more feature.Problems
+		if errors.As(err, &more) {
+			problems = append(problems, more...)
+			return nil
+		}
+		return err
+	}
+	if d.spine, err = d.openSpine(ctx, d.req.Spine); err != nil {
+		if err = collect(err); err != nil {
+			return fmt.Errorf("open spine: %w", err)
+		}
+	}
+	for _, g := range d.req.Selection.Groups {
+		if d.spine != nil {
+			_, more := d.spine.keys(&d.req, g)
+			problems = append(problems, more...)
+		}
+		if _, ok := d.sources[g.View.ID()]; ok {
+			continue
+		}
+		src, err := d.open(ctx, g.View, nil)
+		if err != nil {
+			if err = collect(err); err != nil {
+				return fmt.Errorf("open view %s: %w", g.View.ID(), err)
+			}
+		}
+		d.sources[g.View.ID()] = src
+	}
+	if d.spine != nil {
+		problems = append(problems, d.name()...)
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	d.manifest = d.newManifest()
+	d.manifest.Spine.NullTimes, err = d.checkTimes(ctx, d.spine)
+	return err
+}
+
+// name decides the output columns: a feature's own name, or view__feature with
+// FullFeatureNames and wherever two features would collide.
+func (d *dataset) name() feature.Problems {
+	var problems feature.Problems
+	sel := d.req.Selection
+	short := map[string]int{}
+	for i := range sel.Order {
+		short[sel.Field(i).Name]++
+	}
+	taken := map[string]string{}
+	for _, name := range d.spine.names {
+		taken[strings.ToLower(name)] = "the spine's column"
+	}
+	add := func(c outputColumn, what string) {
+		// DuckDB and pandas readers of it compare names without case.
+		if by, ok := taken[strings.ToLower(c.name)]; ok {
+			remedy := "give one of the views another name with as:"
+			if by == "the spine's column" {
+				remedy = "set full_feature_names: true, or rename the spine's column"
+			}
+			problems = append(problems, feature.Problem{Path: "features", Message: fmt.Sprintf("column %q of %s would collide with %s", c.name, what, by), Remedy: remedy})
+			return
+		}
+		taken[strings.ToLower(c.name)] = what
+		d.columns = append(d.columns, c)
+	}
+	for i, o := range sel.Order {
+		f := sel.Field(i)
+		full := strings.Replace(sel.Name(i), ":", "__", 1)
+		c := outputColumn{name: f.Name, kind: string(f.Type), group: o.Group, index: o.Feature}
+		if d.req.FullFeatureNames || short[f.Name] > 1 {
+			c.name = full
+		}
+		c.expr = outputExpr(fmt.Sprintf("m%d.f%d", o.Group, o.Feature), f.Type)
+		if d.req.FillDefaults && !f.Default.IsNull() {
+			text, err := literalOf(f.Default, f.Type)
+			if err != nil {
+				problems = append(problems, feature.Problem{Path: "features." + f.Name, Message: err.Error()})
+				continue
+			}
+			c.expr = fmt.Sprintf("coalesce(%s, %s)", c.expr, text)
+		}
+		add(c, "feature "+sel.Name(i))
+	}
+	if d.req.EventTimestamps {
+		for i, g := range sel.Groups {
+			alias := g.Alias
+			if g.View.Version != 1 && alias == g.View.Name {
+				alias = g.View.ID().String()
+			}
+			add(outputColumn{name: alias + "__event_timestamp", kind: string(feature.Timestamp), expr: fmt.Sprintf("make_timestamptz(m%d.ev)", i), group: i, index: -1},
+				"the event time of "+alias)
+		}
+	}
+	return problems
+}
+
+// run renders a template and executes it.
+func (d *dataset) run(ctx context.Context, name string, data any) error {
+	text, err := sql.DuckDB(name, data)
+	if err != nil {
+		return err
+	}
+	return d.Exec(ctx, text)
+}
+
+// join finds the winners of one group and fetches their features into table m<i>.
+func (d *dataset) join(ctx context.Context, i int) error {
+	g := d.req.Selection.Groups[i]
+	src := d.sources[g.View.ID()]
+	keys, problems := d.spine.keys(&d.req, g)
+	if len(problems) > 0 {
+		return problems
+	}
+	j := sql.Join{
+		N: i, Keys: keys, Scan: src.scan, TTL: int64(g.View.TTL / time.Microsecond), KnownAt: d.req.KnownAt,
+		Spine: sql.Spine{From: d.spine.from, RowID: d.spine.rowID, Time: d.spine.time},
+		Fetch: slices.Clone(g.Features),
+	}
+	slices.Sort(j.Fetch)
+	if err := d.run(ctx, "spine", j); err != nil {
+		return err
+	}
+	in, rows, err := d.spineRange(ctx, i, j.TTL)
+	if err != nil {
+		return err
+	}
+	j.Bounds.Where = src.bounds(in.lo, in.hi)
+	v := &d.manifest.Views[i]
+	v.NullKeys = d.spine.total - d.manifest.Spine.NullTimes - rows
+	plan, why, st, err := d.choose(ctx, j, src, in, rows)
+	if err != nil {
+		return err
+	}
+	if d.req.Plan != PlanAuto {
+		plan, why = d.req.Plan, "asked for"
+	}
+	v.Plan, v.PlanReason, v.PlanStats = plan, why, st
+	template := "winner_asof"
+	switch plan {
+	case PlanASOFSemi:
+		j.Bounds.SemiJoin = "s" + strconv.Itoa(i)
+	case PlanBucket, PlanHash:
+		template, j.Bucket = "winner_hash", plan == PlanBucket
+	}
+	if err := d.run(ctx, template, j); err != nil {
+		return err
+	}
+	d.digestQuery(template, j)
+	if err := d.fetch(ctx, i, j, v); err != nil {
+		return err
+	}
+	if src.faulty() {
+		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE NOT (%s)", src.from, strings.Join(src.scan.Where, " AND "))
+		if err := d.QueryRow(ctx, query, &v.Rejected); err != nil {
+			return err
+		}
+	}
+	return d.Exec(ctx, fmt.Sprintf("DROP TABLE s%d; DROP TABLE w%d", i, i))
+}
+
+// faulty reports whether rows of the source are left out for values out of range.
+func (src *source) faulty() bool { return len(src.scan.Where) > 0 }
+
+// digestQuery adds what a join asks to the query digest, without names of files: the same
+// question over other files is the same question.
+func (d *dataset) digestQuery(template string, j sql.Join) {
+	j.Scan.From, j.Spine.From, j.Spine.RowID, j.Bounds, j.Limit = "source", "spine", "row", sql.Bounds{}, 0
+	for _, name := range []string{template, "fetch", "ties"} {
+		if text, err := sql.DuckDB(name, j); err == nil {
+			_, _ = d.queries.Write([]byte(text))
+		}
+	}
+}
+
+// tieFactor bounds the fetch: above it, ties are the rule and are resolved per key first.
+const tieFactor = 2
+
+// fetch reads the features of the winners and breaks ties.
+func (d *dataset) fetch(ctx context.Context, i int, j sql.Join, v *ViewManifest) error {
+	var winners, fetched int64
+	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM w%d", i), &winners); err != nil {
+		return err
+	}
+	if !j.KnownAt {
+		j.Limit = tieFactor*winners + 1000
+	}
+	if err := d.run(ctx, "fetch", j); err != nil {
+		return err
+	}
+	count := func(dest *int64) error { return d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM m%d", i), dest) }
+	if err := count(&fetched); err != nil {
+		return err
+	}
+	switch {
+	case j.Limit > 0 && fetched >= j.Limit:
+		if err := d.run(ctx, "fetch_tied", j); err != nil {
+			return err
+		}
+		v.Ties = winners
+	case fetched > winners && len(j.Fetch) == len(j.Scan.Features):
+		if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM m%d GROUP BY row_id HAVING count(*) > 1)", i), &v.Ties); err != nil {
+			return err
+		}
+		if err := d.run(ctx, "ties_here", j); err != nil {
+			return err
+		}
+	case fetched > winners:
+		if err := d.run(ctx, "ties", j); err != nil {
+			return err
+		}
+		if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM t%d", i), &v.Ties); err != nil {
+			return err
+		}
+		if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE t%d", i)); err != nil {
+			return err
+		}
+	}
+	if err := count(&fetched); err != nil {
+		return err
+	}
+	if fetched != winners {
+		return fmt.Errorf("%w: %d winners, %d found again in the files of view %s; run again when their writer is done", errChanged, winners, fetched, d.req.Selection.Groups[i].Alias)
+	}
+	// A tombstone that wins means that there was no value at the label's time.
+	if d.req.Selection.Groups[i].View.Source.DeletedColumn == "" {
+		return nil
+	}
+	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM m%d WHERE del", i), &v.Deleted); err != nil {
+		return err
+	}
+	return d.Exec(ctx, fmt.Sprintf("DELETE FROM m%d WHERE del", i))
+}
+
+// write runs the last step: the spine with all features, in the spine's order.
+func (d *dataset) write(ctx context.Context, dir string) error {
+	out := sql.Output{Spine: sql.Spine{From: d.spine.from, RowID: d.spine.rowID}}
+	for i := range d.req.Selection.Groups {
+		out.Joins = append(out.Joins, i)
+	}
+	for _, name := range d.spine.names {
+		out.Columns = append(out.Columns, "s."+sql.Ident(name))
+	}
+	for _, c := range d.columns {
+		out.Columns = append(out.Columns, c.expr+" AS "+sql.Ident(c.name))
+	}
+	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", d.metadata()}
+	step := d.req.PartitionRows
+	if step == 0 {
+		step = max(d.spine.total, 1)
+	}
+	for n, from := 0, int64(0); n == 0 || from < d.spine.total; n, from = n+1, from+step {
+		name := fmt.Sprintf("part-%05d.parquet", n)
+		out.Path = filepath.Join(dir, name)
+		if d.req.PartitionRows > 0 {
+			out.Where = fmt.Sprintf("s.row_id__ >= %d AND s.row_id__ < %d", from, from+step)
+		}
+		text, err := sql.DuckDB("output", out)
+		if err != nil {
+			return err
+		}
+		if err := d.Exec(ctx, text); err != nil {
+			return err
+		}
+		d.manifest.Files = append(d.manifest.Files, OutputFile{Path: name, Rows: min(step, d.spine.total-from)})
+		d.req.Progress.Report(telemetry.Progress{Stage: "write", Unit: "rows", Done: min(from+step, d.spine.total), Total: d.spine.total})
+	}
+	return nil
+}
+
+// convertOutput turns the audited Parquet files into CSV files.
+func (d *dataset) convertOutput(ctx context.Context, from, to string) error {
+	for i := range d.manifest.Files {
+		f := &d.manifest.Files[i]
+		source := readParquet([]located{{local: filepath.Join(from, f.Path)}}, false)
+		f.Path = strings.TrimSuffix(f.Path, ".parquet") + ".csv"
+		if err := d.Exec(ctx, fmt.Sprintf("COPY (SELECT * FROM %s ORDER BY file_row_number) TO %s (FORMAT csv, HEADER true)", source, sql.Literal(filepath.Join(to, f.Path)))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// metadata renders the key-value metadata of the Parquet files.
+func (d *dataset) metadata() string {
+	pairs := [][2]string{{"hearth.project", d.req.Project}, {"hearth.dataset", d.req.Name}, {"hearth.service", d.req.Service},
+		{"hearth.config_digest", d.req.ConfigDigest}, {"hearth.run", strconv.FormatUint(d.req.Run, 10)}}
+	items := make([]string, len(pairs))
+	for i, p := range pairs {
+		items[i] = sql.Ident(p[0]) + ": " + sql.Literal(p[1])
+	}
+	return "KV_METADATA {" + strings.Join(items, ", ") + "}"
+}
+
+// unchanged checks that no input changed during the build.
+func (d *dataset) unchanged() error {
+	if err := unchanged(d.spine.files); err != nil {
+		return fmt.Errorf("spine: %w", err)
+	}
+	for id, src := range d.sources {
+		if err := unchanged(src.files); err != nil {
+			return fmt.Errorf("view %s: %w", id, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package offline
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/offline/internal/duck"
+	"github.com/hearthstore/hearth/sql"
+)
+
+// spine is the bound label rows.
+type spine struct {
+	files   []located
+	rows    []int64 // per file
+	total   int64
+	from    string
+	rowID   string
+	time    string
+	timeCol string
+	names   []string // columns, in order
+	types   map[string]string
+}
+
+func spineProblem(field, format string, args ...any) feature.Problem {
+	return feature.Problem{Path: "spine." + field, Message: fmt.Sprintf(format, args...)}
+}
+
+func isCSV(path string) bool {
+	path = strings.TrimSuffix(strings.ToLower(path), ".gz")
+	return strings.HasSuffix(path, ".csv") || strings.HasSuffix(path, ".tsv")
+}
+
+// openSpine binds the spine. Problems are returned as feature.Problems.
+func (s *session) openSpine(ctx context.Context, spec Spine) (*spine, error) {
+	files, err := s.engine.list(ctx, spec.Path)
+	if err != nil {
+		return nil, feature.Problems{spineProblem("path", "%v", err)}
+	}
+	if err := s.stage(ctx, files); err != nil {
+		return nil, fmt.Errorf("spine: %w", err)
+	}
+	sp := &spine{files: files, timeCol: spec.TimestampField, types: map[string]string{}}
+	readable := files
+	if isCSV(files[0].Path) {
+		if readable, err = s.convertCSV(ctx, files); err != nil {
+			return nil, err
+		}
+	}
+	sp.from = readParquet(readable, len(partitions(spec.Path, files)) > 0)
+	err = s.Each(ctx, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM "+sp.from+")", func(scan func(dest ...any) error) error {
+		var name, kind string
+		err := scan(&name, &kind)
+		sp.names = append(sp.names, name)
+		sp.types[name] = kind
+		return err
+	})
+	if err == nil {
+		err = s.countRows(ctx, sp, readable)
+	}
+	if duck.IsKind(err, duck.IO) {
+		return nil, feature.Problems{withRemedy(spineProblem("path", "a file cannot be read as Parquet: %v", err), "replace or remove the file")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, ok := sp.types[spec.TimestampField]
+	if !ok {
+		return nil, feature.Problems{withRemedy(spineProblem("timestamp_field", "the spine has no column %q", spec.TimestampField), "it has: %s", strings.Join(sp.names, ", "))}
+	}
+	if sp.time, ok = micros(sql.Ident(spec.TimestampField), found, ""); !ok {
+		return nil, feature.Problems{withRemedy(spineProblem("timestamp_field", "column %q has type %s, which is no time", spec.TimestampField, found),
+			"store it as timestamp or date: a label time that is guessed from text or a number can leak the future")}
+	}
+	return sp, nil
+}
+
+// countRows fills the row counts and the expression that numbers the spine's rows.
+func (s *session) countRows(ctx context.Context, sp *spine, readable []located) error {
+	counts := map[string]int64{}
+	list := make([]string, len(readable))
+	for i, f := range readable {
+		list[i] = sql.Literal(f.local)
+	}
+	err := s.Each(ctx, "SELECT file_name, num_rows FROM parquet_file_metadata(["+strings.Join(list, ", ")+"])", func(scan func(dest ...any) error) error {
+		var (
+			name string
+			n    int64
+		)
+		err := scan(&name, &n)
+		counts[name] = n
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	offsets := make([]string, len(readable))
+	for i, f := range readable {
+		offsets[i] = strconv.FormatInt(sp.total, 10)
+		sp.rows = append(sp.rows, counts[f.local])
+		sp.total += counts[f.local]
+	}
+	sp.rowID = "file_row_number"
+	if len(readable) > 1 {
+		sp.rowID = fmt.Sprintf("file_row_number + ([%s]::BIGINT[])[file_index::BIGINT + 1]", strings.Join(offsets, ", "))
+	}
+	return nil
+}
+
+// convertCSV turns each CSV file into scratch Parquet, one thread per file: a parallel
+// CSV reader would lose the order of the rows.
+func (s *session) convertCSV(ctx context.Context, files []located) ([]located, error) {
+	out := make([]located, len(files))
+	for i, f := range files {
+		out[i] = f
+		out[i].local = filepath.Join(s.dir, fmt.Sprintf("spine%d.parquet", i))
+		query := fmt.Sprintf("COPY (SELECT * FROM read_csv(%s, sample_size = -1, parallel = false)) TO %s (FORMAT parquet, COMPRESSION zstd)",
+			sql.Literal(f.local), sql.Literal(out[i].local))
+		if err := s.Exec(ctx, query); err != nil {
+			return nil, feature.Problems{withRemedy(spineProblem("path", "%s cannot be read as CSV: %v", f.Path, err), "check the file, or store the spine as Parquet")}
+		}
+	}
+	return out, nil
+}
+
+// checkTimes refuses infinite label times: the newest row would match them, from any future.
+func (s *session) checkTimes(ctx context.Context, sp *spine) (nullTimes int64, err error) {
+	var infinite int64
+	col := sql.Ident(sp.timeCol)
+	query := fmt.Sprintf("SELECT count(*) FILTER (%s IS NULL), count(*) FILTER (%s IS NOT NULL AND %s IS NULL) FROM %s", col, col, sp.time, sp.from)
+	if err := s.QueryRow(ctx, query, &nullTimes, &infinite); err != nil {
+		return 0, err
+	}
+	if infinite > 0 {
+		return 0, feature.Problems{withRemedy(spineProblem("timestamp_field", "%d rows have an infinite or unrepresentable time in column %q", infinite, sp.timeCol),
+			"give these labels a time, or NULL to keep the rows without features")}
+	}
+	return nullTimes, nil
+}
+
+// keyColumn is the spine column that holds a join key of a group.
+func (req *DatasetRequest) keyColumn(g feature.Group, key string) string {
+	column := key
+	if to, ok := g.JoinKeys[key]; ok {
+		column = to
+	}
+	if to, ok := req.Spine.JoinKeys[column]; ok {
+		return to
+	}
+	return column
+}
+
+// keys renders the spine's key expressions of a group. A key that does not fit the join
+// key's type is NULL and so matches nothing: no entity can have it.
+func (sp *spine) keys(req *DatasetRequest, g feature.Group) (exprs []string, problems feature.Problems) {
+	for _, jk := range g.View.JoinKeys {
+		column := req.keyColumn(g, jk.Name)
+		found, ok := sp.types[column]
+		if !ok {
+			problems = append(problems, withRemedy(spineProblem("join_keys."+jk.Name, "the spine has no column %q, which view %s joins on", column, g.Alias),
+				"it has: %s; name the right one in join_keys: {%s: column}", strings.Join(sp.names, ", "), jk.Name))
+			continue
+		}
+		c, wants, ok := convert(sql.Ident(column), found, jk.Type, false)
+		if !ok {
+			problems = append(problems, withRemedy(spineProblem("join_keys."+jk.Name, "column %q has type %s, but join key %q of view %s is %s", column, found, jk.Name, g.View.ID(), jk.Type),
+				"a key of type %s needs %s", jk.Type, wants))
+			continue
+		}
+		exprs = append(exprs, c.expr)
+	}
+	return exprs, problems
+}

@@ -1,0 +1,73 @@
+package online
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/hearthstore/hearth/internal/testservers"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testservers.Wrap(m)) }
+
+func startServer(t testing.TB, o testservers.RedisOptions) *testservers.RedisServer {
+	t.Helper()
+	return testservers.Redis(t, o)
+}
+
+func startCluster(t testing.TB, replicas int) *testservers.RedisClusterServers {
+	t.Helper()
+	return testservers.RedisCluster(t, testservers.ClusterOptions{Replicas: replicas})
+}
+
+// plainClient is a client for looking and meddling.
+func plainClient(t testing.TB, srv *testservers.RedisServer) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: srv.Addr(), MaxRetries: 5, DisableIdentity: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// waitFor polls a condition of a real process, which nothing signals.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited 30 s for %s", what)
+		}
+	}
+}
+
+func mustOpen(t testing.TB, cfg Config) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// project is a name that no other test uses, so that tests share a server.
+func project(t testing.TB) string {
+	return fmt.Sprintf("p_%s", strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, t.Name()))
+}

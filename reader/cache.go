@@ -1,0 +1,133 @@
+package reader
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/hearthstore/hearth/feature"
+)
+
+// entry is one checked value, or one tombstone, as a tier gave it. It never changes.
+type entry struct {
+	schema    *schema
+	version   feature.Version
+	tombstone bool
+	features  []byte
+	offsets   []uint32 // where each value begins in features
+	freshTo   int64    // in the cache: served without asking a tier until then (Unix ns)
+	staleTo   int64    // in the cache: served when every tier is out until then
+}
+
+// parse checks a payload against the schema. The error matches feature.ErrCorrupt, or
+// feature.ErrUnknownFormat for another format or another schema.
+func parse(s *schema, payload []byte) (*entry, error) {
+	h, features, err := feature.ParsePayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{schema: s, version: h.Version, tombstone: h.Tombstone, features: features}
+	if h.Tombstone {
+		return e, nil // a deletion holds whatever the schema was
+	}
+	if h.Fingerprint != s.fingerprint {
+		return nil, errSchema
+	}
+	if e.offsets, err = index(features, s.wires, make([]uint32, 0, len(s.wires))); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// fits reports whether an entry that was read under another schema value serves s.
+func (e *entry) fits(s *schema) bool {
+	return e.schema == s || e.tombstone || e.schema.fingerprint == s.fingerprint
+}
+
+// memory is the in-process tier: checked values, and apart from them, small and short, the
+// keys that no tier has.
+type memory struct {
+	values *otter.Cache[feature.Ref, *entry]
+	absent *otter.Cache[feature.Ref, int64] // until when (Unix ns)
+	ttl    time.Duration
+	stale  time.Duration
+	nttl   time.Duration
+}
+
+func newMemory(c CacheConfig) (*memory, error) {
+	m := &memory{ttl: c.TTL, stale: c.ServeStale, nttl: c.NegativeTTL}
+	var err error
+	if c.MaxEntries > 0 {
+		if m.values, err = otter.New(&otter.Options[feature.Ref, *entry]{MaximumSize: c.MaxEntries}); err != nil {
+			return nil, err
+		}
+	}
+	if c.NegativeEntries > 0 && c.NegativeTTL > 0 {
+		if m.absent, err = otter.New(&otter.Options[feature.Ref, int64]{MaximumSize: c.NegativeEntries}); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// lookup finds what may be served without asking a tier.
+func (m *memory) lookup(ref feature.Ref, s *schema, now int64) (e *entry, known bool) {
+	if m.values != nil {
+		if e, ok := m.values.GetIfPresent(ref); ok && now < e.freshTo && e.fits(s) {
+			return e, true
+		}
+	}
+	if m.absent != nil {
+		if until, ok := m.absent.GetIfPresent(ref); ok && now < until {
+			return nil, true
+		}
+	}
+	return nil, false
+}
+
+// lastKnown finds what may be served when no tier can say.
+func (m *memory) lastKnown(ref feature.Ref, s *schema, now int64) *entry {
+	if m.values == nil {
+		return nil
+	}
+	if e, ok := m.values.GetIfPresent(ref); ok && now < e.staleTo && e.fits(s) {
+		return e
+	}
+	return nil
+}
+
+// put remembers e unless a newer version of the key is there, and returns the newer of
+// the two: an answer that was overtaken on its way never turns a reader back.
+func (m *memory) put(ref feature.Ref, e *entry, now int64) *entry {
+	if m.values == nil {
+		return e
+	}
+	e.freshTo = now + int64(jittered(m.ttl))
+	e.staleTo = e.freshTo + int64(m.stale)
+	kept, _ := m.values.Compute(ref, func(old *entry, found bool) (*entry, otter.ComputeOp) {
+		if found && now < old.staleTo && old.fits(e.schema) && old.version.Compare(e.version) > 0 {
+			return old, otter.CancelOp
+		}
+		return e, otter.WriteOp
+	})
+	if kept == nil || !kept.fits(e.schema) {
+		return e
+	}
+	if m.absent != nil {
+		m.absent.Invalidate(ref)
+	}
+	return kept
+}
+
+func (m *memory) putAbsent(ref feature.Ref, now int64) {
+	if m.absent != nil {
+		m.absent.Set(ref, now+int64(jittered(m.nttl)))
+	}
+}
+
+// jittered shortens a life by up to a tenth, so that what was read together is not asked
+// for together again.
+func jittered(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Int64N(int64(d)/10+1))
+}

@@ -1,0 +1,398 @@
+package rewarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/pace"
+	"github.com/hearthstore/hearth/internal/telemetry"
+)
+
+// pass is one walk over the segments of an attempt. It ends with errLost when the online
+// tier turns out to be lost meanwhile.
+type pass struct {
+	r       *Rewarmer
+	req     Request
+	views   viewSet
+	viewIDs []feature.ViewID
+	attempt attempt
+	from    int // first segment of this run
+	cps     []*checkpoint
+	puts    []int64 // values put per segment in this pass; each is its worker's alone
+	target  coldTarget
+	cold    func(feature.Ref) bool // nil: fill every shard
+
+	scanner   *scanner
+	writes    *pace.Bucket
+	window    *pace.Window // puts in flight
+	pages     sync.Pool
+	witnesses int // kept per segment
+	throttled atomic.Int64
+	acked     stopwatch
+	before    Counts // of the checkpoints that the pass began with
+
+	mu      sync.Mutex // guards what follows, and the contents of cps
+	rep     *Report
+	total   int64 // items expected, for progress
+	done    int64
+	checked time.Time
+
+	song canarySet // see sing
+}
+
+func (r *Rewarmer) newPass(ctx context.Context, req Request, rep *Report, views viewSet, table Table, target coldTarget, discard string) (*pass, error) {
+	var (
+		a   attempt
+		cps []*checkpoint
+	)
+	for {
+		found, joined, reason, err := r.openAttempt(ctx, req, views, table, target, rep.Flushes, discard)
+		if err != nil {
+			return nil, err
+		}
+		if reason != "" {
+			r.cfg.Logger.Info("a stored rewarm attempt is not continued", "reason", reason)
+		}
+		a = found
+		from, to := 0, a.Segments-1
+		if req.Range {
+			from, to = req.SegmentFrom, req.SegmentTo
+		}
+		rep.Segments, rep.SegmentFrom, rep.SegmentTo = a.Segments, from, to
+		if cps, err = r.loadCheckpoints(ctx, a, from, to); err != nil {
+			return nil, err
+		}
+		if req.Restart && req.Range && rep.Flushes == 0 {
+			for i, cp := range cps {
+				cps[i] = &checkpoint{Attempt: a.ID, Segment: cp.Segment, revision: cp.revision}
+			}
+		}
+		if !joined {
+			break
+		}
+		err = r.stillThere(ctx, views, cps)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errLost) {
+			return nil, err
+		}
+		discard = a.ID
+	}
+
+	cfg := &r.cfg
+	p := &pass{
+		r: r, req: req, views: views, viewIDs: views.ids(), attempt: a, from: rep.SegmentFrom, cps: cps,
+		puts: make([]int64, len(cps)), target: target, rep: rep, checked: cfg.Clock.Now(),
+		scanner:   r.newScanner(req.MaxReadRate),
+		writes:    pace.NewBucket(cfg.Clock, req.MaxWriteRate, 0),
+		window:    pace.NewWindow(pace.WindowConfig{Clock: cfg.Clock, Max: cfg.PutsInFlight, Target: cfg.PutTarget}),
+		pages:     sync.Pool{New: func() any { return new(feature.ScanPage) }},
+		witnesses: witnessesPer(a.Segments),
+	}
+	if !target.all {
+		cold, err := cfg.Online.ColdFilter(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("rewarm: which keys are in cold shards: %w", err)
+		}
+		p.cold = cold
+	}
+	for _, cp := range cps {
+		p.before.add(cp.Counts)
+	}
+	if p.before.Scanned > 0 || slices.ContainsFunc(cps, func(cp *checkpoint) bool { return cp.Done }) {
+		rep.ResumedFrom, rep.ResumedItems = &a.Run, p.before.Scanned
+	} else {
+		rep.ResumedFrom, rep.ResumedItems = nil, 0
+	}
+	p.done = p.before.Scanned
+	p.total = table.Items * int64(len(cps)) / int64(a.Segments)
+	return p, nil
+}
+
+// stillThere asks the witnesses of checkpoints. Values that were put without a witness
+// that can still speak (all have expired) count as lost.
+func (r *Rewarmer) stillThere(ctx context.Context, views viewSet, cps []*checkpoint) error {
+	var ws []witness
+	songs := map[canarySet]bool{}
+	now := feature.MicrosOf(r.cfg.Clock.Now())
+	for _, cp := range cps {
+		songs[cp.Canaries] = true
+		ws = append(ws, cp.Witnesses...)
+		mute := !slices.ContainsFunc(cp.Witnesses, func(w witness) bool { return w.Expiry == feature.NoTime || w.Expiry.Sub(now) > minute })
+		if cp.Counts.Written+cp.Counts.AlreadyNewer > 0 && mute {
+			return errLost
+		}
+	}
+	for song := range songs {
+		if err := r.silent(ctx, views.any(), song); err != nil {
+			return err
+		}
+	}
+	return r.lost(ctx, ws)
+}
+
+func (p *pass) run(ctx context.Context) error {
+	p.sing(ctx)
+	if err := p.hot(ctx); err != nil {
+		return err
+	}
+	err := p.segments(ctx)
+	p.mu.Lock()
+	p.rep.Throttled += p.throttled.Load() + p.scanner.throttled.Load()
+	p.rep.SlowDowns += p.window.Cuts()
+	p.mu.Unlock()
+	if errors.Is(err, errLost) || ctx.Err() != nil {
+		if err == nil {
+			err = ctx.Err()
+		}
+		return err
+	}
+	return p.finish(ctx, err)
+}
+
+// segments works on all segments of the range, Workers at a time. One that fails for its
+// own reason lets the others go on; a tier that is gone stops them all.
+func (p *pass) segments(ctx context.Context) error {
+	work := make(chan *checkpoint)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(work)
+		for _, cp := range p.cps {
+			select {
+			case <-gctx.Done():
+				return nil
+			case work <- cp:
+			}
+		}
+		return nil
+	})
+	var (
+		mu   sync.Mutex
+		errs []error
+	)
+	for range min(p.r.cfg.Workers, len(p.cps)) {
+		g.Go(func() error {
+			for cp := range work {
+				err := p.segment(gctx, cp)
+				if err == nil {
+					continue
+				}
+				if errors.Is(err, errLost) || gctx.Err() != nil {
+					return err
+				}
+				mu.Lock()
+				errs = append(errs, err)
+				many := len(errs)
+				mu.Unlock()
+				if systemic(err) || many >= 5 {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	if errors.Is(err, errLost) || ctx.Err() != nil {
+		return err
+	}
+	if len(errs) > 0 {
+		return errs[0]
+	}
+	return err
+}
+
+// systemic tells errors that every other segment would meet as well.
+func systemic(err error) bool {
+	for _, s := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotApplied, feature.ErrConflict, feature.ErrThrottled, errEvicting} {
+		if errors.Is(err, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// finish judges what the pass achieved. cause is why segments are not through, if any.
+func (p *pass) finish(ctx context.Context, cause error) error {
+	rep := p.rep
+	rep.SegmentsDone = 0
+	failed := 0
+	all := slices.Clone(p.cps)
+	for _, cp := range p.cps {
+		if cp.Done {
+			rep.SegmentsDone++
+		}
+		failed += p.list(cp)
+	}
+	if cause != nil {
+		rep.Problems = append(rep.Problems, cause.Error()+"; the checkpoint is kept, run it again to continue")
+		if rep.Scanned == 0 && p.before.Scanned == 0 {
+			rep.Status = StatusFailed
+			rep.Problems = nil
+			return fmt.Errorf("rewarm: %w", cause)
+		}
+		rep.Status = StatusPartial
+		return nil
+	}
+
+	others, err := p.others(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cp := range others {
+		if !cp.Done {
+			rep.SegmentsLeft++
+		}
+		failed += p.list(cp)
+	}
+	all = append(all, others...)
+	if failed > 0 {
+		rep.Status = StatusPartial
+		rep.Problems = append(rep.Problems, fmt.Sprintf("%d records cannot be put into the online tier; the tier is not marked warm. Correct or forget these keys; the next run tries only them again", failed))
+		return nil
+	}
+	rep.Status = StatusDone
+	if rep.SegmentsLeft > 0 {
+		if err := p.lost(ctx, nil); err != nil {
+			return p.verdict(err)
+		}
+		return nil
+	}
+	return p.complete(ctx, all)
+}
+
+// complete ends the attempt: every segment of it is through.
+func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
+	r, rep := p.r, p.rep
+	var sum Counts
+	var ws []witness
+	for _, cp := range all {
+		sum.add(cp.Counts)
+		ws = append(ws, cp.Witnesses...)
+	}
+	if sum.Scanned == sum.Retired {
+		rep.Status, rep.Reason = StatusNothing, ReasonNeverFilled
+		return p.close(ctx)
+	}
+	if err := p.lost(ctx, ws); err != nil {
+		return p.verdict(err)
+	}
+	if p.views.subset || r.cfg.Source != "" {
+		return p.close(ctx)
+	}
+	// A shard that became cold meanwhile must not be covered up by the markers.
+	warmth, err := r.warmth(ctx)
+	if err != nil {
+		return p.verdict(err)
+	}
+	for _, shard := range warmth.Shards {
+		if shard.Cold && !p.target.all && !slices.Contains(p.target.addrs, shard.Addr) {
+			return errLost
+		}
+	}
+	if err := r.cfg.Online.MarkWarm(ctx, p.req.Run); err != nil {
+		return p.verdict(fmt.Errorf("everything was put, but the markers were not: %w", err))
+	}
+	// A loss between the last look and the markers would be covered up by them: look again.
+	if err := p.lost(ctx, ws); err != nil {
+		return p.verdict(err)
+	}
+	rep.Warm = true
+	if err := p.close(ctx); err != nil {
+		return err
+	}
+	if p.req.Verify > 0 {
+		rep.Verify, err = r.Verify(ctx, VerifyRequest{Fraction: p.req.Verify, Seed: p.req.Run, Views: p.req.Views, MaxReadRate: p.req.MaxReadRate})
+		if err != nil {
+			return p.verdict(fmt.Errorf("verify: %w", err))
+		}
+		if !rep.Verify.OK() {
+			rep.Status = StatusPartial
+			rep.Problems = append(rep.Problems, "the verification found differences")
+		}
+	}
+	return nil
+}
+
+// verdict ends a run at which everything was put but something after it went wrong.
+func (p *pass) verdict(err error) error {
+	if errors.Is(err, errLost) {
+		return err
+	}
+	p.rep.Status = StatusPartial
+	p.rep.Problems = append(p.rep.Problems, err.Error())
+	return nil
+}
+
+// close removes the attempt. Another machine that did the last segments at the same time
+// may have done so already.
+func (p *pass) close(ctx context.Context) error {
+	err := p.r.patiently(ctx, func() error { return p.r.cfg.State.Delete(ctx, stateAttempt, p.attempt.revision) })
+	if err != nil && !errors.Is(err, feature.ErrConflict) {
+		return p.verdict(fmt.Errorf("everything was put, but the attempt could not be closed: %w", err))
+	}
+	return nil
+}
+
+// others loads the checkpoints outside of this run's range.
+func (p *pass) others(ctx context.Context) ([]*checkpoint, error) {
+	before, err := p.r.loadCheckpoints(ctx, p.attempt, 0, p.from-1)
+	if err != nil {
+		return nil, err
+	}
+	after, err := p.r.loadCheckpoints(ctx, p.attempt, p.from+len(p.cps), p.attempt.Segments-1)
+	return append(before, after...), err
+}
+
+// list puts the failed keys of a checkpoint into the report.
+func (p *pass) list(cp *checkpoint) int {
+	for _, f := range cp.Failed {
+		if len(p.rep.FailedKeys) < maxFailedKeys {
+			p.rep.FailedKeys = append(p.rep.FailedKeys, FailedKey{f.View.String(), string(f.Key), f.Reason})
+		}
+	}
+	return len(cp.Failed)
+}
+
+// commit makes next the checkpoint and adds what happened to the report.
+func (p *pass) commit(cp *checkpoint, next checkpoint, delta Counts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*cp = next
+	p.rep.add(delta)
+	p.done += delta.Scanned
+	p.r.cfg.Progress.Report(telemetry.Progress{Stage: "rewarm", Unit: "items", Done: p.done, Total: max(p.total, p.done)})
+}
+
+// checkNow looks, every CheckEvery, whether the online tier still has what was put and
+// whether another machine has begun a new attempt for the same reason.
+func (p *pass) checkNow(ctx context.Context) error {
+	now := p.r.cfg.Clock.Now()
+	p.mu.Lock()
+	if now.Sub(p.checked) < p.r.cfg.CheckEvery {
+		p.mu.Unlock()
+		return nil
+	}
+	p.checked = now
+	var ws []witness
+	for _, cp := range p.cps {
+		ws = append(ws, cp.Witnesses...)
+	}
+	p.mu.Unlock()
+	stored, err := p.r.loadAttempt(ctx)
+	if err != nil {
+		return err
+	}
+	if stored.ID != p.attempt.ID {
+		return errLost
+	}
+	return p.lost(ctx, ws)
+}

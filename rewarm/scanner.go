@@ -1,0 +1,152 @@
+package rewarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/pace"
+)
+
+// scanner reads pages at the pace that is asked for. It is shared by the workers.
+type scanner struct {
+	r         *Rewarmer
+	reads     *pace.Bucket
+	window    *pace.Window // scans in flight
+	throttled atomic.Int64
+	moved     stopwatch
+
+	mu    sync.Mutex
+	units float64 // mean read units of a page
+}
+
+func (r *Rewarmer) newScanner(maxReadRate float64) *scanner {
+	return &scanner{
+		r:      r,
+		reads:  pace.NewBucket(r.cfg.Clock, maxReadRate, 0),
+		window: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers}),
+	}
+}
+
+// scan reads a page. It waits as long as the table refuses for its rate (up to
+// StallTimeout), and tries Attempts times when it fails for a reason that may pass.
+func (s *scanner) scan(ctx context.Context, req feature.ScanRequest, page *feature.ScanPage) error {
+	cfg := &s.r.cfg
+	began := cfg.Clock.Now()
+	failures := 0
+	for n := 0; ; n++ {
+		estimate := s.expected()
+		if err := s.reads.Wait(ctx, estimate); err != nil {
+			return err
+		}
+		var err error
+		if wait := s.window.Do(ctx, func() bool {
+			err = cfg.Backing.Scan(ctx, req, page)
+			return errors.Is(err, feature.ErrThrottled)
+		}); wait != nil {
+			return wait
+		}
+		if err == nil {
+			s.reads.Spend(page.ReadUnits - estimate)
+			s.saw(page.ReadUnits)
+			s.moved.reset(cfg.Clock.Now())
+			return nil
+		}
+		s.reads.Spend(-estimate)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, feature.ErrThrottled) {
+			s.throttled.Add(1)
+		} else if failures++; failures >= cfg.Attempts || !worthRetry(err) {
+			return fmt.Errorf("scan the backing tier: %w", err)
+		}
+		if s.moved.since(began, cfg.Clock.Now()) > cfg.StallTimeout {
+			return fmt.Errorf("scan the backing tier: no progress for %s: %w", cfg.StallTimeout, err)
+		}
+		if err := cfg.Clock.Sleep(ctx, pace.Backoff(n, backoffBase, backoffLimit)); err != nil {
+			return err
+		}
+	}
+}
+
+// get reads single values. The table charges half a unit per value of up to 4 KB; Get does
+// not report it. Values that are not readable come as errors of their own; any other
+// failure is an error of the whole.
+func (s *scanner) get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
+	all := make([]feature.GetResult, 0, len(refs))
+	for len(refs) > 0 {
+		n := min(len(refs), hotBatch)
+		if err := s.reads.Wait(ctx, float64(n)/2); err != nil {
+			return nil, err
+		}
+		results, err := s.r.getAll(ctx, s.r.cfg.Backing, refs[:n])
+		if err != nil {
+			return nil, fmt.Errorf("get %d records from the backing tier: %w", n, err)
+		}
+		all = append(all, results...)
+		refs = refs[n:]
+	}
+	return all, nil
+}
+
+// stopwatch tells how long nothing has moved. Workers share it: under heavy throttling one
+// may wait long for its turn while the others get through, and that is no stall.
+type stopwatch struct{ last atomic.Int64 }
+
+func (w *stopwatch) reset(now time.Time) { w.last.Store(now.UnixMicro()) }
+
+// since is the time from the last move, or from began if that is later, until now.
+func (w *stopwatch) since(began, now time.Time) time.Duration {
+	if last := time.UnixMicro(w.last.Load()); last.After(began) {
+		began = last
+	}
+	return now.Sub(began)
+}
+
+// getter is what both tiers can do.
+type getter interface {
+	Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error)
+}
+
+// getAll gets refs until every one is answered, by a value, by nothing, or by bytes that
+// are not readable.
+func (r *Rewarmer) getAll(ctx context.Context, tier getter, refs []feature.Ref) ([]feature.GetResult, error) {
+	var results []feature.GetResult
+	err := r.patiently(ctx, func() (err error) {
+		if results, err = tier.Get(ctx, refs); err != nil {
+			return err
+		}
+		for i := range results {
+			if err := results[i].Err; err != nil && !unreadable(err) {
+				return fmt.Errorf("%s: %w", refs[i], err)
+			}
+		}
+		return nil
+	})
+	return results, err
+}
+
+// unreadable says that there is something, but not what.
+func unreadable(err error) bool {
+	return errors.Is(err, feature.ErrCorrupt) || errors.Is(err, feature.ErrUnknownFormat)
+}
+
+func (s *scanner) expected() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.units
+}
+
+func (s *scanner) saw(units float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.units == 0 {
+		s.units = units
+	}
+	s.units += (units - s.units) / 8
+}

@@ -1,0 +1,8 @@
+{{- /* Breaks ties where every feature of the view was fetched: the losers are deleted, no
+       row is read again. The order is that of ties.sql. */ -}}
+DELETE FROM m{{.N}} WHERE rowid IN (
+  SELECT rid FROM (
+    SELECT rowid AS rid, row_number() OVER (PARTITION BY row_id ORDER BY cr DESC NULLS LAST, {{.Digest ""}} DESC) AS rn
+    FROM m{{.N}} WHERE row_id IN (SELECT row_id FROM m{{.N}} GROUP BY row_id HAVING count(*) > 1)
+  ) WHERE rn > 1
+)
