@@ -90,7 +90,7 @@ func (s *DynamoDBServer) Stop() { s.t.Helper(); must(s.t, s.proc.stop()) }
 func (s *DynamoDBServer) Kill() { s.t.Helper(); must(s.t, s.proc.kill()) }
 
 // Pause freezes the server: connections stay open, nothing is answered.
-func (s *DynamoDBServer) Pause() { s.t.Helper(); must(s.t, s.proc.signal(syscall.SIGSTOP)) }
+func (s *DynamoDBServer) Pause() { s.t.Helper(); must(s.t, s.proc.pause()) }
 
 // Resume lets a paused server go on.
 func (s *DynamoDBServer) Resume() { s.t.Helper(); must(s.t, s.proc.signal(syscall.SIGCONT)) }

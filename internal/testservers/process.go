@@ -16,7 +16,9 @@ import (
 
 const (
 	// stopGrace is how long a server may take to end after SIGTERM.
-	stopGrace = 5 * time.Second
+	stopGrace = 20 * time.Second
+	// pauseGrace is how long a server may take to stand still after SIGSTOP.
+	pauseGrace = 30 * time.Second
 	// pollEvery is the pause between two looks at a process or a port.
 	pollEvery = 5 * time.Millisecond
 	// logTail is how much of a server's log a failure message shows.
@@ -134,6 +136,32 @@ func (p *process) signal(sig syscall.Signal) error {
 		return fmt.Errorf("signal %s (process %d): %w", p.name, p.pid, err)
 	}
 	return nil
+}
+
+// pause freezes the process and waits until every thread of it stands still. SIGSTOP takes
+// effect some time after kill returns: until then a server with several threads may still
+// answer what it is asked, as DynamoDB emulators on a busy machine did.
+func (p *process) pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for end := time.Now().Add(pauseGrace); time.Now().Before(end); time.Sleep(pollEvery) {
+		var ws syscall.WaitStatus
+		got, err := syscall.Wait4(p.pid, &ws, syscall.WNOHANG|syscall.WUNTRACED, nil)
+		switch {
+		case err != nil && !errors.Is(err, syscall.EINTR):
+			return fmt.Errorf("pause %s (process %d): %w", p.name, p.pid, err)
+		case got == p.pid && ws.Stopped():
+			return nil
+		case got == p.pid:
+			guard.remove(p.pid)
+			p.pid, p.status = 0, ws
+			return fmt.Errorf("pause %s: it ended", p.name)
+		}
+	}
+	return fmt.Errorf("pause %s: process %d did not stop within %s", p.name, p.pid, pauseGrace)
 }
 
 // currentPID is the process id, or 0 when the process does not run.

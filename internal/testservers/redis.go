@@ -101,7 +101,7 @@ func (s *RedisServer) Stop() { s.t.Helper(); must(s.t, s.proc.stop()) }
 func (s *RedisServer) Kill() { s.t.Helper(); must(s.t, s.proc.kill()) }
 
 // Pause freezes the server: connections stay open, nothing is answered.
-func (s *RedisServer) Pause() { s.t.Helper(); must(s.t, s.proc.signal(syscall.SIGSTOP)) }
+func (s *RedisServer) Pause() { s.t.Helper(); must(s.t, s.proc.pause()) }
 
 // Resume lets a paused server go on.
 func (s *RedisServer) Resume() { s.t.Helper(); must(s.t, s.proc.signal(syscall.SIGCONT)) }
