@@ -3,6 +3,7 @@ package online
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -46,6 +47,7 @@ func TestConformance(t *testing.T) {
 				t.Run("tombstones", func(t *testing.T) { conformTombstones(t, b) })
 				t.Run("expiry", func(t *testing.T) { conformExpiry(t, b) })
 				t.Run("damage", func(t *testing.T) { conformDamage(t, b) })
+				t.Run("discard", func(t *testing.T) { conformDiscard(t, b) })
 				t.Run("script lost", func(t *testing.T) { conformScriptLost(t, b) })
 				t.Run("round trip", func(t *testing.T) { conformRoundTrip(t, b) })
 				t.Run("scan", func(t *testing.T) { conformScan(t, b) })
@@ -419,6 +421,40 @@ func conformDamage(t *testing.T, b backend) {
 		wantStored(t, s, rec)
 		wantOutcomes(t, put(t, s, rec), feature.Unchanged)
 	}
+}
+
+// conformDiscard: damage inside the version makes a value look newer than any other, so
+// that a put cannot replace it. Discard removes it, and nothing that is whole. Seen red with
+// discardBlob deleting nothing, and with the test for damage left out of discard.
+func conformDiscard(t *testing.T, b backend) {
+	s := b.open(t)
+	bad, good := record(t, key(1), feature.Version{Event: 5, Run: 1}, 1), record(t, key(2), feature.Version{Event: 5, Run: 1}, 2)
+	put(t, s, bad, good)
+	name := s.RedisKey(bad.Ref)
+	if b.cfg.Layout == LayoutHash {
+		if err := s.plain().HSet(t.Context(), name, fieldVersion, "f"+bad.Version.Hex()[1:]).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if r := get(t, s, key(1))[0]; !errors.Is(r.Err, feature.ErrCorrupt) {
+			t.Fatalf("damaged version: %+v", r)
+		}
+	} else {
+		spoiled := bytes.Clone(bad.Payload)
+		spoiled[feature.VersionOffset] = 0xff
+		if err := s.plain().Set(t.Context(), name, spoiled, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantOutcomes(t, put(t, s, bad), feature.Older)
+	if err := s.Discard(t.Context(), []feature.Ref{bad.Ref, good.Ref, {View: testView.ID(), Key: key(3)}}); err != nil {
+		t.Fatal(err)
+	}
+	wantStored(t, s, good)
+	if r := get(t, s, key(1))[0]; r.Err != nil || r.Payload != nil {
+		t.Fatalf("still there: %+v", r)
+	}
+	wantOutcomes(t, put(t, s, bad), feature.Written)
+	wantStored(t, s, bad)
 }
 
 // conformScriptLost: seen red without the second pipeline of runScript.

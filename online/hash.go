@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ import (
 //	_v   version, 48 lower-case hexadecimal digits; always first in a write
 //	_f   schema fingerprint, 16 lower-case hexadecimal digits
 //	_t   event time, RFC 3339 (for people; _v decides)
+//	_c   the payload's checksum, 8 lower-case hexadecimal digits: a field that was changed
+//	     by anybody but Hearth makes the value damaged
 //	_d   "1" for a tombstone, which has no features
 //	_p   the payload's feature bytes, only where the text fields could not give them
 //	     back: an unknown view or schema, or an encoding that is not the shortest
@@ -37,6 +40,7 @@ const (
 	fieldVersion     = "_v"
 	fieldFingerprint = "_f"
 	fieldTime        = "_t"
+	fieldChecksum    = "_c"
 	fieldTombstone   = "_d"
 	fieldRaw         = "_p"
 )
@@ -50,7 +54,7 @@ type hashView struct {
 func checkHashView(v *feature.View) error {
 	for _, f := range v.Features {
 		switch f.Name {
-		case fieldVersion, fieldFingerprint, fieldTime, fieldTombstone, fieldRaw:
+		case fieldVersion, fieldFingerprint, fieldTime, fieldChecksum, fieldTombstone, fieldRaw:
 			return fmt.Errorf("online: view %s: %w: feature %q has a name that layout hash uses itself; rename it or use layout blob", v.ID(), feature.ErrInvalid, f.Name)
 		}
 	}
@@ -71,7 +75,7 @@ func (s *Store) hashFields(rec *feature.Record) []any {
 	if err != nil { // checkRecord has looked at everything ParsePayload does
 		return []any{fieldVersion, rec.Version.Hex(), fieldRaw, rec.Payload}
 	}
-	out := []any{fieldVersion, h.Version.Hex(), fieldFingerprint, fmt.Sprintf("%016x", h.Fingerprint), fieldTime, timeText(h.Version.Event)}
+	out := []any{fieldVersion, h.Version.Hex(), fieldFingerprint, fmt.Sprintf("%016x", h.Fingerprint), fieldTime, timeText(h.Version.Event), fieldChecksum, checksumText(rec.Payload)}
 	if h.Tombstone {
 		return append(out, fieldTombstone, "1")
 	}
@@ -95,8 +99,21 @@ func (s *Store) hashFields(rec *feature.Record) []any {
 	return out
 }
 
-// payload is the inverse of hashFields.
+func checksumText(payload []byte) string {
+	return hex.EncodeToString(payload[feature.ChecksumOffset:feature.HeaderSize])
+}
+
+// payload is the inverse of hashFields. What does not give back the bytes that were put
+// is damaged.
 func (s *Store) payload(ref feature.Ref, fields map[string]string) ([]byte, error) {
+	payload, err := s.rebuild(ref, fields)
+	if err == nil && fields[fieldChecksum] != checksumText(payload) {
+		return nil, fmt.Errorf("%w: the fields do not give back the checksum %s", feature.ErrCorrupt, fieldChecksum)
+	}
+	return payload, err
+}
+
+func (s *Store) rebuild(ref feature.Ref, fields map[string]string) ([]byte, error) {
 	version, err := hexVersion(fields[fieldVersion])
 	if err != nil {
 		return nil, err
@@ -125,8 +142,11 @@ func (s *Store) payload(ref feature.Ref, fields map[string]string) ([]byte, erro
 			}
 		}
 	}
-	out := feature.AppendPayload(make([]byte, 0, feature.HeaderSize+16*len(values)), h, nil)
-	return feature.AppendFeatures(out, v.fields, values)
+	features, err := feature.AppendFeatures(make([]byte, 0, 16*len(values)), v.fields, values)
+	if err != nil {
+		return nil, err
+	}
+	return feature.AppendPayload(make([]byte, 0, feature.HeaderSize+len(features)), h, features), nil
 }
 
 func hexVersion(s string) (feature.Version, error) {
@@ -289,15 +309,15 @@ func parseText(t feature.Type, s string) (feature.Value, error) {
 		n, err := strconv.ParseInt(s, 10, size)
 		return feature.IntValue(n), err
 	case feature.Float64:
-		if hex, ok := strings.CutPrefix(s, "NaN"); ok {
-			bits, err := nanBits(hex, quietNaN64, 64)
+		if suffix, ok := strings.CutPrefix(s, "NaN"); ok {
+			bits, err := nanBits(suffix, quietNaN64, 64)
 			return feature.Float64Value(math.Float64frombits(bits)), err
 		}
 		f, err := strconv.ParseFloat(s, 64)
 		return feature.Float64Value(f), err
 	case feature.Float32:
-		if hex, ok := strings.CutPrefix(s, "NaN"); ok {
-			bits, err := nanBits(hex, quietNaN32, 32)
+		if suffix, ok := strings.CutPrefix(s, "NaN"); ok {
+			bits, err := nanBits(suffix, quietNaN32, 32)
 			return feature.Float32Value(math.Float32frombits(uint32(bits))), err
 		}
 		f, err := strconv.ParseFloat(s, 32)
@@ -321,11 +341,11 @@ func parseText(t feature.Type, s string) (feature.Value, error) {
 	return feature.Null, errText
 }
 
-func nanBits(hex string, quiet uint64, size int) (uint64, error) {
-	if hex == "" {
+func nanBits(suffix string, quiet uint64, size int) (uint64, error) {
+	if suffix == "" {
 		return quiet, nil
 	}
-	digits, ok := strings.CutPrefix(hex, ":")
+	digits, ok := strings.CutPrefix(suffix, ":")
 	if !ok {
 		return 0, errText
 	}

@@ -173,12 +173,11 @@ func checkRecord(rec *feature.Record) error {
 	if rec.Key == "" || len(rec.Payload) < feature.HeaderSize {
 		return fmt.Errorf("put %s: %w: a record needs a key and a payload with a header", rec.Ref, feature.ErrInvalid)
 	}
-	format := rec.Payload[0]
-	if format != feature.FormatValue && format != feature.FormatTombstone || rec.Tombstone() && len(rec.Payload) != feature.HeaderSize {
-		return fmt.Errorf("put %s: %w", rec.Ref, feature.ErrUnknownFormat)
+	if _, _, err := feature.ParsePayload(rec.Payload); err != nil {
+		return fmt.Errorf("put %s: %w", rec.Ref, err)
 	}
 	var version [feature.VersionSize]byte
-	if !bytes.Equal(rec.Version.Append(version[:0]), rec.Payload[feature.VersionOffset:feature.HeaderSize]) {
+	if !bytes.Equal(rec.Version.Append(version[:0]), rec.Payload[feature.VersionOffset:feature.ChecksumOffset]) {
 		return fmt.Errorf("put %s: %w: the record's version is not the payload's", rec.Ref, feature.ErrInvalid)
 	}
 	return nil

@@ -19,7 +19,11 @@ func TestDamagedOnlineFallsThroughAndIsReplaced(t *testing.T) {
 	damage := []func([]byte) []byte{
 		func(p []byte) []byte { return p[:len(p)-2] },
 		func(p []byte) []byte { p[0] = 0x42; return p },
-		func(p []byte) []byte { p[1] ^= 1; return p },
+		func(p []byte) []byte {
+			p[1] ^= 1
+			feature.SetVersion(p, feature.Version{Event: feature.MicrosOf(start.Add(-time.Minute)), Created: feature.NoTime, Run: 1})
+			return p
+		},
 	}
 	for i := range good {
 		old := stats(t, b.project, i+1, start.Add(-time.Minute), 1, 9)
@@ -42,6 +46,49 @@ func TestDamagedOnlineFallsThroughAndIsReplaced(t *testing.T) {
 		if got, _ := b.online.get(driverRef(i + 1)); got.Version != rec.Version {
 			t.Errorf("driver %d: the online tier still holds %s", i+1, got.Version)
 		}
+	}
+}
+
+// discarder is an online tier that can remove damaged values, as Redis is.
+type discarder struct{ *tier }
+
+func (d discarder) Discard(_ context.Context, refs []feature.Ref) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, ref := range refs {
+		if _, _, err := feature.ParsePayload(d.values[ref].Payload); err != nil {
+			delete(d.values, ref)
+		}
+	}
+	return nil
+}
+
+// A damaged version looks newer than every good one: the value is removed before the good
+// one is written up, and a key that the table does not have is cleaned as well. Seen red
+// with repairer.remove left out.
+func TestDamagedVersionIsRepaired(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, func(c *reader.Config) { c.Online = discarder{c.Online.(*tier)} })
+	good := stats(t, b.project, 1, start, 2, 0.1)
+	b.backing.set(good)
+	for id := 1; id <= 2; id++ {
+		spoiled := stats(t, b.project, id, start.Add(time.Hour), 9, 9)
+		spoiled.Payload[feature.VersionOffset] ^= 0x40
+		b.online.set(spoiled)
+	}
+	resp := b.get(1, 2)
+	want(t, resp.Row(0), "stats:rate", feature.Float64Value(0.1), feature.Present, feature.TierBacking, start)
+	if it := resp.Row(1).At(0); it.Status != feature.Unknown {
+		t.Errorf("damaged and absent below: %s", it.Status)
+	}
+	if err := b.reader.Close(); err != nil { // writes the queued repairs
+		t.Fatal(err)
+	}
+	if got, _ := b.online.get(driverRef(1)); got.Version != good.Version {
+		t.Errorf("the online tier holds %s", got.Version)
+	}
+	if _, there := b.online.get(driverRef(2)); there {
+		t.Error("damaged bytes without a good value are still online")
 	}
 }
 

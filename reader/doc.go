@@ -14,8 +14,7 @@
 //
 // # What is guaranteed about damaged bytes
 //
-// Bytes that are not exactly what their schema promises (another length, another type,
-// something after the end) are never decoded: they count as a miss of that tier and the
-// next one is asked. A payload carries no checksum, so a bit that flips inside a number,
-// the text of a string or the version is a different valid value and cannot be seen.
+// Bytes whose checksum fails, or that are not exactly what their schema promises (another
+// length, another type, something after the end), are never decoded: they count as a miss
+// of that tier, the next one is asked, and the online tier is repaired.
 package reader

@@ -51,6 +51,7 @@ type flight struct {
 	schema  *schema
 	ctx     context.Context // of the request that began it, without its end
 	repair  bool            // someone found the key absent or damaged online
+	damaged bool            // someone found it damaged
 	queued  bool
 	waiting int // requests that still wait
 	to      []passenger
@@ -112,7 +113,7 @@ func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int) {
 		} else {
 			l.shared = true
 		}
-		fl.repair = fl.repair || l.repair
+		fl.repair, fl.damaged = fl.repair || l.repair, fl.damaged || l.damaged
 		fl.waiting++
 		fl.to = append(fl.to, passenger{w, i})
 	}

@@ -236,6 +236,9 @@ func (r *Reader) fromOnline(ctx context.Context, s *scratch) (open int, outage e
 	for i := range s.lookups {
 		l := &s.lookups[i]
 		switch {
+		case undecodable(got[i].Err):
+			n.bad(got[i].Err)
+			l.err, l.damaged, l.repair = got[i].Err, true, true
 		case got[i].Err != nil:
 			l.err = got[i].Err
 			n.errors++
@@ -310,6 +313,9 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult) 
 	if got.Payload == nil {
 		n.misses++
 		fl.err = errAbsent
+		if fl.damaged && r.repairer != nil {
+			r.repairer.discard(ctx, fl.ref)
+		}
 		return
 	}
 	e, err := parse(fl.schema, got.Payload)
@@ -321,7 +327,7 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult) 
 	n.hits++
 	fl.entry = r.memory.put(fl.ref, e, r.clock.Now().UnixNano())
 	if fl.repair && r.repairer != nil {
-		r.repairer.offer(ctx, fl.schema.view, fl.ref, got.Payload)
+		r.repairer.offer(ctx, fl, got.Payload)
 	}
 }
 

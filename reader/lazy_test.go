@@ -133,10 +133,8 @@ func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { agree(t, b, fields) })
 }
 
-// A payload with any one bit flipped is either refused, or is exactly what the codec
-// reads: never a panic, never a value that the bytes do not hold. What a flip inside a
-// number or a string's text changes cannot be seen; a flip in the format, the fingerprint
-// or the structure is.
+// A payload with any one bit flipped is refused: no panic, and never a value that nobody
+// wrote. Seen red with the checksum not compared in feature.ParsePayload.
 func TestEveryBitFlip(t *testing.T) {
 	t.Parallel()
 	fields := everyType()
@@ -172,21 +170,11 @@ func TestEveryBitFlip(t *testing.T) {
 	}
 	s := newSchema(v)
 	payload := feature.AppendPayload(nil, feature.Header{Fingerprint: v.Fingerprint(), Version: feature.Version{Event: 5, Created: 6, Run: 7}}, body)
-	refused := 0
 	for bit := range len(payload) * 8 {
 		p := append([]byte(nil), payload...)
 		p[bit/8] ^= 1 << (bit % 8)
-		e, err := parse(s, p)
-		switch {
-		case err != nil:
-			refused++
-		case bit < 8*feature.VersionOffset:
-			t.Fatalf("bit %d of the format or fingerprint flipped and nobody noticed", bit)
-		case !e.tombstone:
-			agree(t, e.features, fields)
+		if _, err := parse(s, p); err == nil {
+			t.Errorf("bit %d of byte %d flipped and nobody noticed", bit%8, bit/8)
 		}
-	}
-	if refused < 8*feature.VersionOffset {
-		t.Errorf("%d flips refused", refused)
 	}
 }

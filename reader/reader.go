@@ -29,6 +29,13 @@ type Online interface {
 	Put(ctx context.Context, recs []feature.Record) ([]feature.PutResult, error)
 }
 
+// Discarder is what an [Online] tier may be as well: one that can remove damaged values. A
+// put that stores only what is newer cannot heal damage inside a version.
+type Discarder interface {
+	// Discard removes the values of refs that are damaged, and no others. It is idempotent.
+	Discard(ctx context.Context, refs []feature.Ref) error
+}
+
 // Backing is the durable tier: what it does not have does not exist.
 type Backing interface {
 	// Get answers for every ref, aligned by index. A ref that could not be read within ctx

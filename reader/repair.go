@@ -29,8 +29,9 @@ type repairer struct {
 }
 
 type repair struct {
-	ctx context.Context // of the read, without its end: its values reach the write
-	rec feature.Record
+	ctx     context.Context // of the read, without its end: its values reach the write
+	rec     feature.Record  // without a payload: there is nothing to write
+	discard bool            // the online tier holds damaged bytes: remove them first
 }
 
 func newRepairer(online Online, b *breaker, c clock.Clock, cfg RepairConfig, count *repairCount, failed func(error, int)) *repairer {
@@ -43,21 +44,33 @@ func newRepairer(online Online, b *breaker, c clock.Clock, cfg RepairConfig, cou
 }
 
 // offer queues a value for repair; it never waits.
-func (p *repairer) offer(ctx context.Context, v *feature.View, ref feature.Ref, payload []byte) {
-	rec, err := feature.NewRecord(v, ref.Key, payload)
+func (p *repairer) offer(ctx context.Context, fl *flight, payload []byte) {
+	rec, err := feature.NewRecord(fl.schema.view, fl.ref.Key, payload)
 	if err != nil {
 		return // the payload was checked before; a record always follows
 	}
 	if rec.Online != feature.NoTime && rec.Online <= feature.MicrosOf(p.clock.Now()) {
 		p.count.expired.Add(1)
-		return
+		if !fl.damaged {
+			return
+		}
+		rec.Payload = nil
 	}
+	p.enqueue(repair{context.WithoutCancel(ctx), rec, fl.damaged})
+}
+
+// discard queues the removal of damaged bytes that nothing is there to replace.
+func (p *repairer) discard(ctx context.Context, ref feature.Ref) {
+	p.enqueue(repair{context.WithoutCancel(ctx), feature.Record{Ref: ref}, true})
+}
+
+func (p *repairer) enqueue(r repair) {
 	if p.breaker.refusing() {
 		p.count.dropped.Add(1)
 		return
 	}
 	select {
-	case p.queue <- repair{context.WithoutCancel(ctx), rec}:
+	case p.queue <- r:
 		p.count.queued.Add(1)
 	default:
 		p.count.dropped.Add(1)
@@ -66,7 +79,7 @@ func (p *repairer) offer(ctx context.Context, v *feature.View, ref feature.Ref, 
 
 func (p *repairer) run() {
 	defer close(p.done)
-	batch := make([]feature.Record, 0, batchSize)
+	batch := make([]repair, 0, batchSize)
 	for {
 		var first repair
 		select {
@@ -75,17 +88,17 @@ func (p *repairer) run() {
 			p.drain(batch)
 			return
 		}
-		batch = p.collect(append(batch[:0], first.rec))
+		batch = p.collect(append(batch[:0], first))
 		p.write(first.ctx, batch)
 	}
 }
 
 // collect adds what is waiting already, up to a batch.
-func (p *repairer) collect(batch []feature.Record) []feature.Record {
+func (p *repairer) collect(batch []repair) []repair {
 	for len(batch) < batchSize {
 		select {
 		case next := <-p.queue:
-			batch = append(batch, next.rec)
+			batch = append(batch, next)
 		default:
 			return batch
 		}
@@ -94,7 +107,7 @@ func (p *repairer) collect(batch []feature.Record) []feature.Record {
 }
 
 // drain writes what was queued before the close, within one timeout altogether.
-func (p *repairer) drain(batch []feature.Record) {
+func (p *repairer) drain(batch []repair) {
 	var ctx context.Context
 	for {
 		select {
@@ -104,18 +117,35 @@ func (p *repairer) drain(batch []feature.Record) {
 				ctx, cancel = context.WithTimeout(next.ctx, p.timeout)
 				defer cancel()
 			}
-			p.write(ctx, p.collect(append(batch[:0], next.rec)))
+			p.write(ctx, p.collect(append(batch[:0], next)))
 		default:
 			return
 		}
 	}
 }
 
-func (p *repairer) write(ctx context.Context, batch []feature.Record) {
+func (p *repairer) write(ctx context.Context, batch []repair) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	got, err := p.online.Put(ctx, batch)
-	if err == nil && len(got) != len(batch) {
+	recs := make([]feature.Record, 0, len(batch))
+	var damaged []feature.Ref
+	for _, r := range batch {
+		if r.discard {
+			damaged = append(damaged, r.rec.Ref)
+		}
+		if r.rec.Payload != nil {
+			recs = append(recs, r.rec)
+		}
+	}
+	err := p.remove(ctx, damaged)
+	if err == nil && len(recs) == 0 {
+		return
+	}
+	var got []feature.PutResult
+	if err == nil {
+		got, err = p.online.Put(ctx, recs)
+	}
+	if err == nil && len(got) != len(recs) {
 		err = errShort
 	}
 	if err != nil {
@@ -143,6 +173,16 @@ func (p *repairer) write(ctx context.Context, batch []feature.Record) {
 	if failed > 0 {
 		p.failed(first, failed)
 	}
+}
+
+// remove takes damaged bytes away, where the tier can: a damaged version may look newer
+// than the good one that follows.
+func (p *repairer) remove(ctx context.Context, damaged []feature.Ref) error {
+	d, ok := p.online.(Discarder)
+	if !ok || len(damaged) == 0 {
+		return nil
+	}
+	return d.Discard(ctx, damaged)
 }
 
 // close stops the worker after it has written what is queued.

@@ -61,13 +61,11 @@ func makePages(items, segments int) [][]page {
 				b = append(b, entity(lo+i)...)
 				b = append(b, `"},"v":{"S":"bench@1"},"p":{"B":"`...)
 				h := feature.Header{Fingerprint: view.Fingerprint(), Version: feature.Version{Event: epochMicros, Created: feature.NoTime, Run: 1}}
-				payload := feature.AppendPayload(nil, h, nil)
-				var word [8]byte
-				for len(payload) < payloadSize {
-					binary.LittleEndian.PutUint64(word[:], rng.Uint64())
-					payload = append(payload, word[:min(8, payloadSize-len(payload))]...)
+				var body []byte
+				for len(body) < payloadSize-feature.HeaderSize {
+					body = binary.LittleEndian.AppendUint64(body, rng.Uint64())
 				}
-				b = base64.StdEncoding.AppendEncode(b, payload)
+				b = base64.StdEncoding.AppendEncode(b, feature.AppendPayload(nil, h, body[:payloadSize-feature.HeaderSize]))
 				b = append(b, `"}}`...)
 			}
 			b = append(b, ']')
