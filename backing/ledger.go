@@ -28,9 +28,9 @@ type Run struct {
 	Number       uint64          `json:"run"`
 	Job          string          `json:"job"`
 	Kind         string          `json:"kind"`
-	Due          *time.Time      `json:"due,omitempty"` // nil: not started by a schedule
-	Started      *time.Time      `json:"started,omitempty"`
-	Finished     *time.Time      `json:"finished,omitempty"`
+	Due          *time.Time      `json:"due"` // null: not started by a schedule
+	Started      *time.Time      `json:"started"`
+	Finished     *time.Time      `json:"finished"` // null while it runs
 	Status       string          `json:"status"`
 	Holder       string          `json:"holder"`
 	Attempts     int             `json:"attempts"`

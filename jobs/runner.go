@@ -37,9 +37,9 @@ type Run struct {
 	Number       uint64          `json:"run"`
 	Job          string          `json:"job"`
 	Kind         string          `json:"kind"`
-	Due          *time.Time      `json:"due,omitempty"` // nil: not started by a schedule
-	Started      *time.Time      `json:"started,omitempty"`
-	Finished     *time.Time      `json:"finished,omitempty"`
+	Due          *time.Time      `json:"due"` // null: not started by a schedule
+	Started      *time.Time      `json:"started"`
+	Finished     *time.Time      `json:"finished"` // null while it runs
 	Status       string          `json:"status"`
 	Holder       string          `json:"holder"`
 	Attempts     int             `json:"attempts"`
@@ -107,7 +107,7 @@ type Outcome struct {
 	Run      uint64     `json:"run"`
 	Job      string     `json:"job"`
 	Kind     string     `json:"kind"`
-	Due      *time.Time `json:"due,omitempty"`
+	Due      *time.Time `json:"due"` // null: not started by a schedule
 	Started  time.Time  `json:"started"`
 	Finished time.Time  `json:"finished"`
 	Seconds  float64    `json:"seconds"`
@@ -300,7 +300,11 @@ func (r *Runner) finish(ctx context.Context, run Run) error {
 
 func (r *Runner) execute(ctx context.Context, spec Spec, run Run, fn Func) (Outcome, error) {
 	log := r.cfg.Logger.With("job", spec.Job, "run", run.Number)
-	log.Info("run started", "kind", spec.Kind, "due", spec.Due)
+	if spec.Due.IsZero() {
+		log.Info("run started", "kind", spec.Kind)
+	} else {
+		log.Info("run started", "kind", spec.Kind, "due", spec.Due.UTC())
+	}
 	workCtx, stop := r.withTimeout(ctx, spec.Timeout)
 	result, err := r.attempts(workCtx, spec, &run, fn, log)
 	cause := context.Cause(workCtx)

@@ -35,7 +35,7 @@ type cli struct {
 	Validate    validateCmd    `cmd:"" help:"Check the configuration and the sources behind it."`
 	Schema      schemaCmd      `cmd:"" help:"Print the JSON Schema of hearth.yaml."`
 	Apply       applyCmd       `cmd:"" help:"Create or check what the tiers need."`
-	Dataset     datasetCmd     `cmd:"" help:"Training sets: build, describe."`
+	Dataset     datasetCmd     `cmd:"" help:"Training sets: build, snapshot, describe, diff."`
 	Materialize materializeCmd `cmd:"" help:"Write the latest feature values to the backing tier, then to Redis."`
 	Push        pushCmd        `cmd:"" help:"Write rows from stdin (NDJSON) to both tiers, by the same rules."`
 	Rewarm      rewarmCmd      `cmd:"" help:"Refill an empty Redis from the backing tier."`
@@ -44,7 +44,10 @@ type cli struct {
 	Status      statusCmd      `cmd:"" help:"Freshness per view, cold or warm, last runs."`
 	Jobs        jobsCmd        `cmd:"" help:"The schedule: start, run, list, history."`
 	Serve       serveCmd       `cmd:"" help:"HTTP server for online features, with health, metrics and a status page."`
+	Completion  completionCmd  `cmd:"" help:"Print a script for shell completion."`
 	Version     versionCmd     `cmd:"" help:"Print version and build data."`
+
+	Complete completeCmd `cmd:"" hidden:"" help:"Answer the scripts of hearth completion."`
 }
 
 // env is what a command gets to work with.
@@ -52,7 +55,8 @@ type env struct {
 	ctx context.Context
 	cli *cli
 	streams
-	log *slog.Logger
+	log   *slog.Logger
+	model *kong.Node // the command line, for completion
 }
 
 const description = `Hearth builds point-in-time training sets from Parquet, keeps the latest feature values
@@ -94,7 +98,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		fmt.Fprintf(s.err, "hearth: %v\nTry: hearth %s--help\n", err, commandHint(args))
 		return exitUsage
 	}
-	e := &env{ctx: ctx, cli: &c, streams: s, log: newLogger(s.err, c.LogFormat, c.LogLevel)}
+	e := &env{ctx: ctx, cli: &c, streams: s, log: newLogger(s.err, c.LogFormat, c.LogLevel), model: parser.Model.Node}
 	err = parsed.Run(e)
 	if err != nil {
 		e.report(err)

@@ -13,8 +13,9 @@ type getCmd struct {
 // Help is shown by hearth get --help.
 func (getCmd) Help() string {
 	return `Reads like an online service: cache, Redis, the table, then defaults. Each value comes with
-its status, the tier that answered, its event time and its age. When a tier does not answer,
-the output says so and the exit code is 3.
+its status, the tier that answered, its event time and its age. A tier that does not answer
+is named as unreachable; the tier below answers. Values that no tier could be asked for are
+defaults of status UNKNOWN, and the exit code is 3.
 
 Examples:
   hearth get --feature-service credit_score_v1 zipcode=76104,dob_ssn=19630621_4278

@@ -32,9 +32,18 @@ func (r *ValidateReport) WriteTable(w io.Writer) error {
 	if !r.Sources {
 		checked = "the configuration is valid; the sources were not checked"
 	}
-	_, err := fmt.Fprintf(w, "%s: %s\n  %d entities, %d feature views with %d features, %d feature services, %d datasets, %d jobs\n",
-		r.Path, checked, r.Entities, r.Views, r.Features, r.Services, r.Datasets, r.Jobs)
+	_, err := fmt.Fprintf(w, "%s: %s\n  %s, %s with %s, %s, %s, %s\n", r.Path, checked,
+		count(r.Entities, "entity", "entities"), count(r.Views, "feature view", "feature views"), count(r.Features, "feature", "features"),
+		count(r.Services, "feature service", "feature services"), count(r.Datasets, "dataset", "datasets"), count(r.Jobs, "job", "jobs"))
 	return err
+}
+
+// count is a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // Validate checks the configuration, the schedules and, unless configOnly, the schemas of

@@ -241,9 +241,14 @@ func resolveJobs(d *decoder, doc *document, c *Config, o options) {
 			}
 			unknown(d, d.where(&b.Name), "dataset", b.Name, names)
 		}
-		if o.schedule != nil && j.Schedule != "" && j.Timezone != "" {
-			if err := o.schedule(j.Schedule, j.Timezone); err != nil {
-				d.add(j.Pos, fmt.Sprintf("%q cannot be a schedule: %s", j.Schedule, strings.TrimPrefix(err.Error(), "schedule: ")), `write a cron line ("5 * * * *": minute, hour, day, month, weekday), @hourly, or @every 90s`)
+		if o.schedule != nil && j.Schedule != "" {
+			zone := j.Timezone
+			if !validZone(zone) {
+				zone = "UTC" // the zone has been complained of in its own place
+			}
+			if err := o.schedule(j.Schedule, zone); err != nil {
+				reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "schedule: "), "invalid: ")
+				d.add(j.Pos, fmt.Sprintf("%q cannot be a schedule: %s", j.Schedule, reason), `write a cron line ("5 * * * *": minute, hour, day, month, weekday), @hourly, or @every 90s`)
 			}
 		}
 		c.Jobs = append(c.Jobs, j)

@@ -25,6 +25,10 @@ type Secret struct {
 // IsSet reports whether the configuration names a place for the secret.
 func (s Secret) IsSet() bool { return s.env != "" || s.file != "" }
 
+// MayChange reports whether the secret may be another one the next time it is read: a file
+// may be rotated, the environment of a process may not.
+func (s Secret) MayChange() bool { return s.file != "" }
+
 // Reveal reads the secret; "" when none is configured. A missing or empty variable or
 // file is an error matching feature.ErrInvalid that names the place. A line break at the
 // end of a file is not part of the secret.

@@ -343,7 +343,12 @@ func httpURL(dst *string) value {
 
 func zone(dst *string) value {
 	return checked(dst, "time zone", "use a name of the IANA database, for example UTC or Europe/Berlin", map[string]any{"type": "string"},
-		func(s string) bool { _, err := time.LoadLocation(s); return err == nil && s != "" && s != "Local" })
+		validZone)
+}
+
+func validZone(s string) bool {
+	_, err := time.LoadLocation(s)
+	return err == nil && s != "" && s != "Local"
 }
 
 // secretEnv and secretFile bind the two keys that say where a secret is kept. The value

@@ -36,7 +36,8 @@ func (d Deps) withDefaults() Deps {
 }
 
 // OpenOnline opens the online tier of the configuration. It does not contact Redis: a
-// reader must start while Redis is away. Secrets are read here.
+// reader must start while Redis is away. Secrets are read here, and a password file again for
+// each connection.
 func OpenOnline(ctx context.Context, cfg *config.Config, deps Deps) (*online.Store, error) {
 	deps = deps.withDefaults()
 	oc := online.Config{
@@ -54,6 +55,12 @@ func OpenOnline(ctx context.Context, cfg *config.Config, deps Deps) (*online.Sto
 		oc.Addrs, oc.Cluster, oc.DB = r.Addrs, r.Cluster, r.DB
 		oc.Username, oc.Password = r.Username, password
 		oc.PoolSize, oc.WriteTimeout = r.PoolSize, r.WriteTimeout
+		if r.Password.MayChange() {
+			oc.Credentials = func(context.Context) (string, string, error) {
+				password, err := r.Password.Reveal()
+				return r.Username, password, err
+			}
+		}
 		if oc.TLS, err = clientTLS(r.TLS); err != nil {
 			return nil, fmt.Errorf("open online tier: online.redis.tls: %w", err)
 		}
