@@ -101,6 +101,12 @@ func TestPoliciesAreLeastPrivilege(t *testing.T) {
 	if i := slices.Index(calls, "BatchExecuteStatement"); i >= 0 {
 		calls = slices.Replace(calls, i, i+1, "PartiQLInsert", "PartiQLUpdate")
 	}
+	// A job tells a state machine how it goes, with the same care.
+	for _, op := range matches(`sfn\.([A-Z][A-Za-z]+)Input\b`, sources(t, "../jobs/stepfunctions")) {
+		if !strings.Contains(string(read(t, "iam/job.json")), `"states:`+op+`"`) {
+			t.Errorf("a job calls %s, and iam/job.json does not allow it", op)
+		}
+	}
 	var allowed []string
 	files, err := filepath.Glob("iam/*.json")
 	if err != nil || len(files) == 0 {

@@ -28,21 +28,28 @@ func (jobsStartCmd) Run(e *env) error {
 }
 
 type jobsRunCmd struct {
-	Name string `arg:"" help:"Job of hearth.yaml."`
+	Name      string `arg:"" help:"Job of hearth.yaml."`
+	TaskToken string `env:"HEARTH_TASK_TOKEN" placeholder:"TOKEN" help:"Token of a Step Functions task that waits for this run: it gets heartbeats, and how the run ended."`
 }
 
 // Help is shown by hearth jobs run --help.
 func (jobsRunCmd) Help() string {
 	return `The same job that the schedule runs, for plain cron, Step Functions or ECS: JSON out, exit code.
 
-Example:
-  hearth jobs run hourly --json`
+A state machine that waits for a task token (.waitForTaskToken) passes it as HEARTH_TASK_TOKEN.
+It gets a heartbeat every 30 s; done and nothing are success, everything else is a failure
+with one of the codes Hearth.Failed, Hearth.Partial, Hearth.LeaseHeld, Hearth.Invalid and
+Hearth.Interrupted. When it gives up, the run is interrupted.
+
+Examples:
+  hearth jobs run hourly
+  hearth jobs run hourly --json --log-format json`
 }
 
 // Run carries out the command.
 func (c *jobsRunCmd) Run(e *env) error {
 	return e.with("job "+c.Name, func(a *app.App) error {
-		report, err := a.RunJob(e.ctx, c.Name)
+		report, err := a.RunJob(e.ctx, c.Name, c.TaskToken)
 		return conclude(e, report, err, func(report *app.JobReport) error {
 			return statusError(report.Status)
 		})
@@ -50,6 +57,12 @@ func (c *jobsRunCmd) Run(e *env) error {
 }
 
 type jobsListCmd struct{}
+
+// Help is shown by hearth jobs list --help.
+func (jobsListCmd) Help() string {
+	return `Example:
+  hearth jobs list --json`
+}
 
 // Run carries out the command.
 func (jobsListCmd) Run(e *env) error {
@@ -65,6 +78,15 @@ func (jobsListCmd) Run(e *env) error {
 type jobsHistoryCmd struct {
 	Job   string `help:"Only this job." placeholder:"NAME"`
 	Limit int    `default:"20" help:"At most this many runs, newest first."`
+}
+
+// Help is shown by hearth jobs history --help.
+func (jobsHistoryCmd) Help() string {
+	return `Commands leave their runs here too, under the name of the command.
+
+Examples:
+  hearth jobs history
+  hearth jobs history --job hourly --limit 5 --json`
 }
 
 // Run carries out the command.

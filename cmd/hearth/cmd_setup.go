@@ -120,6 +120,12 @@ func buildVersion() string {
 
 type versionCmd struct{}
 
+// Help is shown by hearth version --help.
+func (versionCmd) Help() string {
+	return `Example:
+  hearth version --json`
+}
+
 // Run carries out the command.
 func (versionCmd) Run(e *env) error {
 	doc := struct {

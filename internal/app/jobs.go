@@ -13,6 +13,7 @@ import (
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/config"
 	"github.com/hearthstore/hearth/jobs"
+	"github.com/hearthstore/hearth/jobs/stepfunctions"
 )
 
 // JobReport is the document of `hearth jobs run --json`.
@@ -52,15 +53,30 @@ func (a *App) StartJobs(ctx context.Context) error {
 }
 
 // RunJob runs one job now, under the same leases and in the same ledger as the schedule.
-func (a *App) RunJob(ctx context.Context, name string) (*JobReport, error) {
-	if a.cfg.Job(name) == nil {
-		return nil, usage("unknown job %q: %s declares %s", name, a.cfg.Path, a.jobNames())
+// With a task token it tells the state machine that waits for it: heartbeats while the job
+// runs, then how it ended, also when it could not begin.
+func (a *App) RunJob(ctx context.Context, name, taskToken string) (*JobReport, error) {
+	run := func(ctx context.Context) (jobs.Outcome, error) {
+		if a.cfg.Job(name) == nil {
+			return jobs.Outcome{}, usage("unknown job %q: %s declares %s", name, a.cfg.Path, a.jobNames())
+		}
+		s, err := a.scheduler(ctx)
+		if err != nil {
+			return jobs.Outcome{}, err
+		}
+		return s.RunOnce(ctx, name)
 	}
-	s, err := a.scheduler(ctx)
-	if err != nil {
-		return nil, err
+	if taskToken != "" {
+		callback, err := stepfunctions.New(ctx, stepfunctions.Config{})
+		if err != nil {
+			return nil, fmt.Errorf("job %s: --task-token: %w", name, err)
+		}
+		untold := run
+		run = func(ctx context.Context) (jobs.Outcome, error) {
+			return jobs.Task{Callback: callback, Token: taskToken, Clock: a.clock, Logger: a.log}.Run(ctx, untold)
+		}
 	}
-	out, err := s.RunOnce(ctx, name)
+	out, err := run(ctx)
 	if out.Run == 0 {
 		return nil, err
 	}

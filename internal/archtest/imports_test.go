@@ -87,6 +87,7 @@ var owners = []owner{
 	{"github.com/aws/aws-sdk-go-v2/service/dynamodb", []string{"backing/dynamodb"}},
 	{"github.com/aws/aws-sdk-go-v2/feature/dynamodb/", []string{"backing/dynamodb"}},
 	{"github.com/aws/aws-sdk-go-v2/service/s3", []string{"offline/..."}},
+	{"github.com/aws/aws-sdk-go-v2/service/sfn", []string{"jobs/stepfunctions"}},
 	{"modernc.org/sqlite", []string{"backing/sqlite"}},
 	{"github.com/robfig/cron/", []string{"jobs"}},
 	{"github.com/alecthomas/kong", []string{"cmd/..."}},
