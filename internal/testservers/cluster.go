@@ -13,7 +13,7 @@ import (
 
 const (
 	clusterSlots     = 16384
-	clusterReadyTime = 60 * time.Second
+	clusterReadyTime = 3 * time.Minute
 	clusterPoll      = 20 * time.Millisecond
 )
 
@@ -82,7 +82,12 @@ func startCluster(dir string, o ClusterOptions) (*RedisClusterServers, error) {
 	if o.Masters == 0 {
 		o.Masters = 3
 	}
-	o.Node.cluster = true
+	// A busy machine lets a node stand still for seconds. Only where a replica is to take
+	// over should the others notice soon that a master does not answer.
+	o.Node.clusterTimeout = 15 * time.Second
+	if o.Replicas > 0 {
+		o.Node.clusterTimeout = 2 * time.Second
+	}
 	var last error
 	for range startTries {
 		c := &RedisClusterServers{options: o}

@@ -25,9 +25,9 @@ const (
 
 const (
 	// A JVM on a busy machine with two cores needs its time.
-	jvmStartTime    = 90 * time.Second
-	nativeStartTime = 30 * time.Second
-	probeTimeout    = 2 * time.Second
+	jvmStartTime    = 3 * time.Minute
+	nativeStartTime = 2 * time.Minute
+	probeTimeout    = 10 * time.Second
 )
 
 // DynamoDBOptions describe a DynamoDB emulator. The zero value keeps its

@@ -16,7 +16,7 @@ import (
 
 const (
 	// stopGrace is how long a server may take to end after SIGTERM.
-	stopGrace = 20 * time.Second
+	stopGrace = 30 * time.Second
 	// pauseGrace is how long a server may take to stand still after SIGSTOP.
 	pauseGrace = 30 * time.Second
 	// pollEvery is the pause between two looks at a process or a port.

@@ -20,7 +20,7 @@ const remedy = "run: make deps"
 
 const (
 	redisBinary    = "redis-server"
-	redisStartTime = 30 * time.Second
+	redisStartTime = 2 * time.Minute
 	// startTries covers a port that a foreign process takes between the look
 	// and the start of the server.
 	startTries = 3
@@ -51,8 +51,9 @@ type RedisOptions struct {
 	// Args are further command line arguments ("--maxclients", "50").
 	Args []string
 
-	// cluster makes the server a node that is ready to join a cluster.
-	cluster bool
+	// clusterTimeout makes the server a node that is ready to join a cluster; the others
+	// think it lost when it does not answer for so long.
+	clusterTimeout time.Duration
 }
 
 // RedisServer is a redis-server process. Its methods fail the test that
@@ -235,10 +236,10 @@ func (s *RedisServer) config(home string) string {
 		line("requirepass %q", o.Password)
 		line("masterauth %q", o.Password)
 	}
-	if o.cluster {
+	if o.clusterTimeout > 0 {
 		line("cluster-enabled yes")
 		line("cluster-config-file nodes.conf")
-		line("cluster-node-timeout 2000")
+		line("cluster-node-timeout %d", o.clusterTimeout.Milliseconds())
 		line("cluster-require-full-coverage no")
 		// Redis waits 5 s before a first diskless sync, and a replica that has
 		// not synced is not promoted.

@@ -13,7 +13,7 @@ import (
 
 // respTimeout bounds one command, so that a hanging server fails a test
 // instead of stopping it.
-const respTimeout = 5 * time.Second
+const respTimeout = 30 * time.Second
 
 // respConn speaks just enough of the Redis protocol to set servers up and to
 // look at them. Tests use the real client.

@@ -179,12 +179,12 @@ func TestClusterFailover(t *testing.T) {
 		t.Fatal("nobody serves the key")
 	}
 	do(t, old, "SET", "key", "v")
-	if n := do(t, old, "WAIT", "1", "2000"); n != int64(1) {
+	if n := do(t, old, "WAIT", "1", "30000"); n != int64(1) {
 		t.Fatalf("WAIT = %v", n)
 	}
 	old.Kill()
 	var owner *RedisServer
-	must(t, poll(30*time.Second, func() error {
+	must(t, poll(2*time.Minute, func() error {
 		var err error
 		if owner, err = c.ownerOf("key"); err == nil && owner == old {
 			err = fmt.Errorf("still %s", old.Addr())
@@ -274,7 +274,7 @@ func TestServersDieWithTheTestProcess(t *testing.T) {
 	defer child.Wait()         //nolint:errcheck // it is killed on purpose
 	defer child.Process.Kill() //nolint:errcheck // fails when it is gone, as it should be
 	var pid int
-	must(t, poll(30*time.Second, func() error {
+	must(t, poll(2*time.Minute, func() error {
 		b, err := os.ReadFile(out)
 		if err != nil {
 			return err
@@ -288,7 +288,7 @@ func TestServersDieWithTheTestProcess(t *testing.T) {
 	if err := child.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	must(t, poll(10*time.Second, func() error {
+	must(t, poll(time.Minute, func() error {
 		if !running(pid) {
 			return nil
 		}

@@ -52,7 +52,12 @@ func run(ctx context.Context) error {
 			continue
 		}
 		say("%s: installing", n.name)
-		if err := n.fetch(ctx); err != nil {
+		err := n.fetch(ctx)
+		if err != nil && ctx.Err() == nil { // networks have moments
+			say("%s: %v; trying once more", n.name, err)
+			err = n.fetch(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("install %s: %w", n.name, err)
 		}
 	}

@@ -36,6 +36,9 @@ func installPackages(ctx context.Context, needs []need) error {
 	err := aptInstall(ctx, names)
 	if err != nil && ctx.Err() == nil {
 		say("apt-get failed (%v); trying once more", err)
+		if err := runRoot(ctx, "dpkg", "--configure", "-a"); err != nil { // what the first left half-way
+			say("dpkg --configure -a: %v", err)
+		}
 		err = aptInstall(ctx, names)
 	}
 	return err
