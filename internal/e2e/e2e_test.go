@@ -46,7 +46,7 @@ func (b builder) Run() int {
 }
 
 // commandTimeout bounds every command: a hanging one is a failed one.
-const commandTimeout = 2 * time.Minute
+const commandTimeout = 5 * time.Minute
 
 // repo is a feature repository on disk, and the binary run inside it.
 type repo struct {
