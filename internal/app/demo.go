@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -252,11 +253,22 @@ func (d *demo) farewell() {
 		_, _ = fmt.Fprintf(t, "  %d\t%s\t%6.2f s\n", i+1, s.Name, s.Seconds)
 	}
 	_ = t.Flush()
-	config := filepath.Join(d.o.Dir, "hearth.yaml")
+	config := shellWord(filepath.Join(d.o.Dir, "hearth.yaml"))
 	d.say("\nTry next (the embedded online tier ended with this process, so the durable tier answers):\n\n")
 	d.say("  %s -c %s get %s\n", d.o.Program, config, demoStranger)
-	d.say("  %s dataset describe %s\n", d.o.Program, filepath.Join(d.o.Dir, "out", "loans"))
+	d.say("  %s dataset describe %s\n", d.o.Program, shellWord(filepath.Join(d.o.Dir, "out", "loans")))
 	d.say("  %s -c %s status\n", d.o.Program, config)
+}
+
+// shellWord is a path as a person can paste it.
+func shellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%~", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // indent shifts what is written to it by three columns, so that tables stand under their
