@@ -46,6 +46,9 @@ func (s *Store) Describe(ctx context.Context) (backing.Description, error) {
 	if t == nil {
 		return d, nil
 	}
+	if err := checkSchema(s.tables()[0], t); err != nil {
+		return d, err
+	}
 	d.Applied = true
 	d.Items, d.Bytes = aws.ToInt64(t.ItemCount), aws.ToInt64(t.TableSizeBytes)
 	d.Billing = "provisioned"
