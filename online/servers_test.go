@@ -1,6 +1,7 @@
 package online
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -48,8 +49,13 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// mustOpen opens a store that is patient with a busy machine, where the test does not say
+// otherwise.
 func mustOpen(t testing.TB, cfg Config) *Store {
 	t.Helper()
+	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, 30*time.Second)
+	cfg.ReadDeadline = cmp.Or(cfg.ReadDeadline, 30*time.Second)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 30*time.Second)
 	s, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
