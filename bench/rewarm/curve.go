@@ -13,16 +13,13 @@ import (
 	"github.com/hearthstore/hearth/internal/sketch"
 )
 
-const (
-	curveKeys     = 100_000
-	curveRequests = 1_500_000
-	curveEntries  = 20_000
-)
+const curveKeys = 1_000_000
 
-// drawCurve lets readers with Zipf(1.0) traffic keep a sketch, brings the keys back in its
-// order and then in the order of a scan, and draws which share of the traffic is served
-// after each step, beside the best order there is and a scan alone.
-func drawCurve(file string, out io.Writer) error {
+// drawCurve lets one reader with Zipf(1.0) traffic over a million entities keep the sketch
+// that readers keep, aged as they age it, brings the keys back in its order and then in the
+// order of a scan, and draws which share of the traffic is served after each step, beside
+// the best order there is and a scan alone.
+func drawCurve(o options, out io.Writer) error {
 	weights := make([]float64, curveKeys)
 	sum := 0.0
 	for i := range weights {
@@ -30,9 +27,9 @@ func drawCurve(file string, out io.Writer) error {
 		weights[i] = sum
 	}
 	rng := rand.New(rand.NewPCG(7, 1))
-	s := sketch.New(sketch.Config{Entries: curveEntries, Sample: 2})
+	s := sketch.New(sketch.Config{Entries: o.entries, Sample: o.sample})
 	view := feature.ViewID{Name: viewName, Version: 1}
-	for range curveRequests {
+	for range o.requests {
 		i, _ := slices.BinarySearch(weights, rng.Float64()*sum)
 		s.Record(feature.Ref{View: view, Key: feature.Key(entity(i))})
 	}
@@ -46,6 +43,7 @@ func drawCurve(file string, out io.Writer) error {
 		seen[i] = true
 		order = append(order, i)
 	}
+	hotKeys := len(order)
 	scan := rng.Perm(curveKeys)
 	for _, i := range scan {
 		if !seen[i] {
@@ -63,12 +61,12 @@ func drawCurve(file string, out io.Writer) error {
 			worst, where = gap, i+1
 		}
 	}
-	fmt.Fprintf(out, "Zipf(1.0), %d keys, sketch of %d entries after %d requests, one in two recorded\n", curveKeys, curveEntries, curveRequests)
-	for _, n := range []int{100, 1_000, 5_000, 10_000, 20_000, 50_000} {
-		fmt.Fprintf(out, "after %6d keys: hot first %.1f %%, optimum %.1f %%, scan %.1f %% of the traffic is served\n", n, 100*hot[n-1], 100*optimum[n-1], 100*cold[n-1])
+	fmt.Fprintf(out, "Zipf(1.0) over %d entities, %d requests seen by one reader, sketch of %d entries\n", curveKeys, o.requests, hotKeys)
+	for _, n := range []int{1_000, 10_000, 60_000, 120_000, 240_000, 500_000} {
+		fmt.Fprintf(out, "after %4.1f %% of the items: hot first %.1f %%, optimum %.1f %%, scan %.1f %% of the traffic is served\n", 100*float64(n)/curveKeys, 100*hot[n-1], 100*optimum[n-1], 100*cold[n-1])
 	}
-	fmt.Fprintf(out, "worst gap to the optimum %.2f points, after %d keys\n", 100*worst, where)
-	return os.WriteFile(file, []byte(svg(hot, optimum, cold, worst)), 0o644)
+	fmt.Fprintf(out, "worst gap to the optimum %.2f points, after %.1f %% of the items\n", 100*worst, 100*float64(where)/curveKeys)
+	return os.WriteFile(o.curve, []byte(svg(hot, optimum, cold, worst)), 0o644)
 }
 
 func served(order []int, sum float64) []float64 {

@@ -42,6 +42,7 @@ type options struct {
 	replay, live                                  bool
 	target                                        time.Duration
 	curve, profile                                string
+	requests, entries, sample                     int // of the curve
 }
 
 func main() {
@@ -57,6 +58,9 @@ func main() {
 	flag.BoolVar(&o.replay, "replay", false, "be the replay server (used by the program itself)")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the rewarm rounds into this file; the other rows are left out")
 	flag.StringVar(&o.curve, "curve", "", "draw the hot-first curve into this SVG file and measure nothing else")
+	flag.IntVar(&o.requests, "requests", 24_000_000, "with -curve: requests that the reader sees")
+	flag.IntVar(&o.entries, "entries", 0, "with -curve: entries of the sketch (default: what readers use)")
+	flag.IntVar(&o.sample, "sample", 0, "with -curve: record one request in so many (default: what readers use)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -71,7 +75,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	case o.replay:
 		return serve(ctx, o.items, o.segments)
 	case o.curve != "":
-		return drawCurve(o.curve, out)
+		return drawCurve(o, out)
 	}
 	b, err := newBench(ctx, o)
 	if err != nil {

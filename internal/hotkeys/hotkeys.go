@@ -25,6 +25,13 @@ const (
 	maxPart = 300 << 10
 	// maxRefs bounds what a rewarm loads first.
 	maxRefs = 500_000
+	// firstStore is when a new reader stores its sketch for the first time.
+	firstStore = time.Minute
+	// The sketch is aged when so many times its capacity was recorded, or after so long:
+	// often enough that what cooled down makes room, seldom enough that the many keys
+	// which are asked for a few times an hour keep their order.
+	decayAdds  = 16
+	decayAfter = 6 * time.Hour
 	// closeTimeout bounds the last store of a reader that ends.
 	closeTimeout = 2 * time.Second
 )
@@ -32,7 +39,8 @@ const (
 // Config is what a Recorder needs.
 type Config struct {
 	State backing.StateStore // required
-	// Every is how often the sketch is stored. Defaults to 1m.
+	// Every is how often the sketch is stored, the first time sooner. A full sketch is a few
+	// megabytes of state items, so that often is dear. Defaults to 10m.
 	Every time.Duration
 	// Sketch sizes the sketch.
 	Sketch sketch.Config
@@ -55,7 +63,7 @@ type Recorder struct {
 // their life.
 func Start(ctx context.Context, cfg Config) *Recorder {
 	if cfg.Every <= 0 {
-		cfg.Every = time.Minute
+		cfg.Every = 10 * time.Minute
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = clock.System
@@ -80,9 +88,18 @@ func (r *Recorder) Close() {
 
 func (r *Recorder) keep(ctx context.Context) {
 	defer close(r.done)
-	for r.cfg.Clock.Sleep(ctx, r.cfg.Every) == nil {
-		r.store(ctx)
-		r.sketch.Decay()
+	wait, decayed, stored := min(r.cfg.Every, firstStore), r.cfg.Clock.Now(), uint64(0)
+	for r.cfg.Clock.Sleep(ctx, wait) == nil {
+		wait = r.cfg.Every
+		added := r.sketch.Added()
+		if added != stored { // else nobody asked for anything since
+			r.store(ctx)
+			stored = added
+		}
+		if now := r.cfg.Clock.Now(); added >= decayAdds*uint64(r.sketch.Capacity()) || now.Sub(decayed) >= decayAfter {
+			r.sketch.Decay()
+			decayed, stored = now, 0
+		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
@@ -96,12 +113,10 @@ func (r *Recorder) store(ctx context.Context) {
 	expire := feature.MicrosOf(r.cfg.Clock.Now()).Add(life)
 	for i, part := range parts {
 		name := fmt.Sprintf("%s/%03d", r.name, i)
-		item, err := r.cfg.State.PutState(ctx, backing.StateItem{Kind: kind, Name: name, Value: part, Revision: r.saved[name], ExpireAt: expire})
-		if err != nil {
+		if err := r.put(ctx, backing.StateItem{Kind: kind, Name: name, Value: part, ExpireAt: expire}); err != nil {
 			r.cfg.Logger.Debug("hot keys not stored", "error", err)
 			return
 		}
-		r.saved[name] = item.Revision
 	}
 	for name, revision := range r.saved {
 		var n int
@@ -115,6 +130,25 @@ func (r *Recorder) store(ctx context.Context) {
 	}
 }
 
+// put writes one part. The names are this reader's alone: a conflict means that an answer
+// was lost, or that the store removed an old part by its age, so the revision is asked for.
+func (r *Recorder) put(ctx context.Context, item backing.StateItem) error {
+	item.Revision = r.saved[item.Name]
+	saved, err := r.cfg.State.PutState(ctx, item)
+	if errors.Is(err, feature.ErrConflict) {
+		there, looking := r.cfg.State.GetState(ctx, kind, item.Name)
+		if looking != nil && !errors.Is(looking, feature.ErrNotFound) {
+			return looking
+		}
+		item.Revision = there.Revision
+		saved, err = r.cfg.State.PutState(ctx, item)
+	}
+	if err == nil {
+		r.saved[item.Name] = saved.Revision
+	}
+	return err
+}
+
 // Load merges the stored sketches of all readers, hottest ref first. A part that cannot be
 // decoded (of another release) is left out.
 func Load(ctx context.Context, state backing.StateStore, now time.Time) ([]feature.Ref, error) {
@@ -122,7 +156,7 @@ func Load(ctx context.Context, state backing.StateStore, now time.Time) ([]featu
 	if err != nil {
 		return nil, fmt.Errorf("load hot keys: %w", err)
 	}
-	var lists [][]sketch.Entry
+	merger := sketch.NewMerger(maxRefs)
 	for _, item := range items {
 		if item.ExpireAt != feature.NoTime && item.ExpireAt < feature.MicrosOf(now) {
 			continue
@@ -134,7 +168,7 @@ func Load(ctx context.Context, state backing.StateStore, now time.Time) ([]featu
 		if err != nil {
 			return nil, fmt.Errorf("load hot keys: %w", err)
 		}
-		lists = append(lists, entries)
+		merger.Add(entries)
 	}
-	return sketch.Refs(sketch.Merge(maxRefs, lists...)), nil
+	return sketch.Refs(merger.Entries()), nil
 }

@@ -1,6 +1,7 @@
 package hotkeys_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -66,5 +67,68 @@ func TestRecordersMeetInTheStateTable(t *testing.T) {
 	}
 	if got, err := hotkeys.Load(t.Context(), state, clk.Now().Add(48*time.Hour)); err != nil || len(got) != 0 {
 		t.Errorf("two days later: %v, %v", got, err)
+	}
+}
+
+// forgetful is a state store that loses the answers of some writes.
+type forgetful struct {
+	backing.StateStore
+	lose bool
+}
+
+func (f *forgetful) PutState(ctx context.Context, item backing.StateItem) (backing.StateItem, error) {
+	saved, err := f.StateStore.PutState(ctx, item)
+	if err == nil && f.lose {
+		f.lose = false
+		return backing.StateItem{}, feature.ErrUnreachable
+	}
+	return saved, err
+}
+
+// An answer that was lost does not end the storing for good: the next store finds the item
+// at a revision that the recorder does not know.
+// Seen red with: put giving up at a conflict.
+func TestLostAnswerDoesNotStopTheRecorder(t *testing.T) {
+	state := &forgetful{StateStore: open(t), lose: true}
+	clk := clock.NewFake(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC))
+	r := hotkeys.Start(t.Context(), hotkeys.Config{State: state, Clock: clk, Sketch: sketch.Config{Sample: 1}})
+	asleep := func() {
+		t.Helper()
+		if err := clk.WaitForWaiters(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asleep()
+	for _, i := range []int{1, 2} {
+		r.Record(ref(i))
+		clk.Advance(10 * time.Minute)
+		asleep() // stored
+	}
+	r.Close()
+	got, err := hotkeys.Load(t.Context(), state, clk.Now())
+	if err != nil || len(got) != 2 {
+		t.Errorf("got %v, %v, want both keys", got, err)
+	}
+}
+
+// What is asked for seldom is not forgotten by the hourly wear of the sketch.
+// Seen red with: Decay after every store.
+func TestSeldomKeysAreKept(t *testing.T) {
+	state := open(t)
+	clk := clock.NewFake(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC))
+	r := hotkeys.Start(t.Context(), hotkeys.Config{State: state, Clock: clk, Sketch: sketch.Config{Sample: 1}})
+	for i := range 5 {
+		r.Record(ref(i)) // each once, in its own ten minutes
+		if err := clk.WaitForWaiters(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		clk.Advance(10 * time.Minute)
+	}
+	if err := clk.WaitForWaiters(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if got, err := hotkeys.Load(t.Context(), state, clk.Now()); err != nil || len(got) != 5 {
+		t.Errorf("got %v, %v, want all five", got, err)
 	}
 }

@@ -19,7 +19,7 @@ type Config struct {
 	// Entries is the most refs that are kept. The hot-first order of a rewarm ends after
 	// them, so it should be a sixth or more of the keys that live traffic touches: with
 	// Zipf-like traffic that sixth is nearly nine tenths of the requests. Each costs about
-	// 150 bytes. Defaults to 50,000.
+	// 130 bytes. Defaults to 200,000: a fifth of a million entities.
 	Entries int
 	// Sample records one in so many refs. Defaults to 8; 1 records all.
 	Sample int
@@ -49,25 +49,32 @@ type stripe struct {
 	mu    sync.Mutex
 	seats int // most entries
 	width uint64
-	table []uint32 // rows x width
-	heap  []Entry  // the kept refs, a min-heap by count
-	where map[feature.Ref]int
-	_     [64]byte // keep neighbours' locks on other cache lines
+	table []uint32         // rows x width
+	heap  []seat           // the kept refs, a min-heap by count
+	where map[uint64]int32 // hash -> place in the heap; equal hashes count as one ref
+	added uint64           // since the last decay
+	_     [64]byte         // keep neighbours' locks on other cache lines
+}
+
+// seat is a kept ref with its hash.
+type seat struct {
+	Entry
+	hash uint64
 }
 
 // New returns an empty sketch.
 func New(cfg Config) *Sketch {
 	if cfg.Entries <= 0 {
-		cfg.Entries = 50_000
+		cfg.Entries = 200_000
 	}
 	if cfg.Sample <= 0 {
 		cfg.Sample = 8
 	}
 	s := &Sketch{sample: uint32(cfg.Sample)}
 	seats := (cfg.Entries + stripes - 1) / stripes
-	width := uint64(4 * max(seats, 16))
+	width := uint64(2 * max(seats, 16))
 	for i := range s.stripes {
-		s.stripes[i] = stripe{seats: seats, width: width, table: make([]uint32, rows*width), where: make(map[feature.Ref]int)}
+		s.stripes[i] = stripe{seats: seats, width: width, table: make([]uint32, rows*width), where: make(map[uint64]int32)}
 	}
 	return s
 }
@@ -100,24 +107,25 @@ func hash(ref feature.Ref) uint64 {
 func (st *stripe) add(ref feature.Ref, h uint64, n uint32) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.added += uint64(n)
 	count := st.count(h, n)
-	if i, ok := st.where[ref]; ok {
-		st.heap[i].Count = max(st.heap[i].Count+uint64(n), 1)
-		st.down(i)
+	if i, ok := st.where[h]; ok {
+		st.heap[i].Count += uint64(n)
+		st.down(int(i))
 		return
 	}
 	if len(st.heap) < st.seats {
 		ref.Key = feature.Key(strings.Clone(string(ref.Key)))
-		st.heap = append(st.heap, Entry{ref, count})
-		st.where[ref] = len(st.heap) - 1
+		st.heap = append(st.heap, seat{Entry{ref, count}, h})
+		st.where[h] = int32(len(st.heap) - 1)
 		st.up(len(st.heap) - 1)
 		return
 	}
 	if count > st.heap[0].Count {
-		delete(st.where, st.heap[0].Ref)
+		delete(st.where, st.heap[0].hash)
 		ref.Key = feature.Key(strings.Clone(string(ref.Key)))
-		st.heap[0] = Entry{ref, count}
-		st.where[ref] = 0
+		st.heap[0] = seat{Entry{ref, count}, h}
+		st.where[h] = 0
 		st.down(0)
 	}
 }
@@ -173,11 +181,26 @@ func (st *stripe) down(i int) {
 
 func (st *stripe) swap(i, j int) {
 	st.heap[i], st.heap[j] = st.heap[j], st.heap[i]
-	st.where[st.heap[i].Ref], st.where[st.heap[j].Ref] = i, j
+	st.where[st.heap[i].hash], st.where[st.heap[j].hash] = int32(i), int32(j)
 }
 
-// Decay halves every count, so that what was hot last week makes room. Readers call it
-// when they store the sketch.
+// Added is how much was recorded since the last decay.
+func (s *Sketch) Added() uint64 {
+	var n uint64
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		n += st.added
+		st.mu.Unlock()
+	}
+	return n
+}
+
+// Capacity is the most refs that are kept.
+func (s *Sketch) Capacity() int { return stripes * s.stripes[0].seats }
+
+// Decay halves every count, so that what was hot last week makes room. What was counted
+// once is forgotten, so decaying too often forgets all but the hottest.
 func (s *Sketch) Decay() {
 	for i := range s.stripes {
 		st := &s.stripes[i]
@@ -189,12 +212,12 @@ func (s *Sketch) Decay() {
 		clear(st.where)
 		for _, e := range st.heap {
 			if e.Count /= 2; e.Count > 0 {
-				st.where[e.Ref] = len(kept)
+				st.where[e.hash] = int32(len(kept))
 				kept = append(kept, e) // halving keeps the heap's order; dropping may not
 			}
 		}
 		clear(st.heap[len(kept):])
-		st.heap = kept
+		st.heap, st.added = kept, 0
 		for j := len(st.heap)/2 - 1; j >= 0; j-- {
 			st.down(j)
 		}
@@ -209,7 +232,9 @@ func (s *Sketch) Top() []Entry {
 	for i := range s.stripes {
 		st := &s.stripes[i]
 		st.mu.Lock()
-		all = append(all, st.heap...)
+		for _, e := range st.heap {
+			all = append(all, e.Entry)
+		}
 		st.mu.Unlock()
 	}
 	sortEntries(all)
@@ -233,24 +258,57 @@ func sortEntries(entries []Entry) {
 	})
 }
 
-// Merge adds the lists of several sketches (readers behind one load balancer) and returns
-// at most limit entries, hottest first; limit <= 0 returns all.
-func Merge(limit int, lists ...[]Entry) []Entry {
-	sum := make(map[feature.Ref]uint64)
-	for _, list := range lists {
-		for _, e := range list {
-			sum[e.Ref] += e.Count
+// Merger adds the lists of several sketches (readers behind one load balancer). Its memory
+// is bounded by the limit, however many lists there are: once four times as many refs are
+// known, the coldest half is dropped.
+type Merger struct {
+	limit int
+	sum   map[feature.Ref]uint64
+}
+
+// NewMerger makes one that returns at most limit entries; limit <= 0 means all.
+func NewMerger(limit int) *Merger { return &Merger{limit: limit, sum: map[feature.Ref]uint64{}} }
+
+// Add takes one list.
+func (m *Merger) Add(list []Entry) {
+	for _, e := range list {
+		m.sum[e.Ref] += e.Count
+	}
+	if m.limit > 0 && len(m.sum) > 4*m.limit {
+		kept := m.entries()[:2*m.limit]
+		clear(m.sum)
+		for _, e := range kept {
+			m.sum[e.Ref] = e.Count
 		}
 	}
-	all := make([]Entry, 0, len(sum))
-	for ref, n := range sum {
+}
+
+// Entries are the merged entries, hottest first.
+func (m *Merger) Entries() []Entry {
+	all := m.entries()
+	if m.limit > 0 && len(all) > m.limit {
+		all = all[:m.limit]
+	}
+	return all
+}
+
+func (m *Merger) entries() []Entry {
+	all := make([]Entry, 0, len(m.sum))
+	for ref, n := range m.sum {
 		all = append(all, Entry{ref, n})
 	}
 	sortEntries(all)
-	if limit > 0 && len(all) > limit {
-		all = all[:limit]
-	}
 	return all
+}
+
+// Merge adds some lists and returns at most limit entries, hottest first; limit <= 0
+// returns all.
+func Merge(limit int, lists ...[]Entry) []Entry {
+	m := NewMerger(limit)
+	for _, list := range lists {
+		m.Add(list)
+	}
+	return m.Entries()
 }
 
 // Refs drops the weights.

@@ -192,6 +192,27 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// However many readers there are, a merge keeps a bounded number of refs, and the hot ones
+// of all stay.
+// Seen red with: Add without its bound.
+func TestMergeIsBounded(t *testing.T) {
+	t.Parallel()
+	m := NewMerger(10)
+	for reader := range 50 {
+		list := []Entry{{ref(0), 1000}, {ref(1), 900}}
+		for i := range 20 {
+			list = append(list, Entry{ref(100 + 20*reader + i), 3})
+		}
+		m.Add(list)
+		if len(m.sum) > 4*10 {
+			t.Fatalf("%d refs in memory, want at most 40", len(m.sum))
+		}
+	}
+	if got := m.Entries(); len(got) != 10 || got[0] != (Entry{ref(0), 50_000}) || got[1] != (Entry{ref(1), 45_000}) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // Encode and Decode are inverse, whatever the size of the parts.
 // Seen red with: `last` kept across parts.
 func TestEncodeRoundTrip(t *testing.T) {
