@@ -94,7 +94,7 @@ func conformWarmth(t *testing.T, b backend) {
 	if w := warmth(); !w.Reachable || w.Cold || w.MarkerRun != 7 {
 		t.Fatalf("after MarkWarm: %+v", w)
 	}
-	filter, err := s.ColdFilter(t.Context())
+	filter, _, err := s.ColdFilter(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func conformWarmth(t *testing.T, b backend) {
 			t.Fatalf("shard %+v: cold should be %v", sh, want)
 		}
 	}
-	if filter, err = s.ColdFilter(t.Context()); err != nil {
+	if filter, _, err = s.ColdFilter(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 300 {

@@ -9,8 +9,6 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/hearthstore/hearth/feature"
 )
 
 // markers is the number of marker keys. Each lies in its own 1/256 of the slots, so that a
@@ -184,30 +182,4 @@ func lookAt(ctx context.Context, s *Store, node *redis.Client, addr string, keys
 		}
 	}
 	return shard, run
-}
-
-// ColdFilter tells which refs a rewarm must bring back: those that live in a shard that is
-// cold now. A ref whose shard is not known counts as cold, because bringing a value twice
-// does no harm. The function is safe for concurrent use.
-func (s *Store) ColdFilter(ctx context.Context) (func(feature.Ref) bool, error) {
-	w, err := s.Warmth(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s.write.cluster == nil {
-		return func(feature.Ref) bool { return w.Cold }, nil
-	}
-	cold := make(map[string]bool, len(w.Shards))
-	for _, shard := range w.Shards {
-		cold[shard.Addr] = shard.Cold
-	}
-	ctx = context.WithoutCancel(ctx) // only for the lookup in memory below
-	return func(ref feature.Ref) bool {
-		node, err := s.write.cluster.MasterForKey(ctx, s.RedisKey(ref))
-		if err != nil {
-			return true
-		}
-		is, known := cold[node.Options().Addr]
-		return is || !known
-	}, nil
 }

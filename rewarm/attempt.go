@@ -15,15 +15,22 @@ import (
 
 // attempt is the document that says what is being brought back. Runs with the same
 // parameters join it: the next run after a kill, and runs on other machines that do other
-// segments. It is removed when all its segments are through.
+// segments. It is finished when all its segments are through; it stays, for the summary,
+// and for machines that are asked once more for segments of the same name.
 type attempt struct {
-	ID       string         `json:"id"`
-	Run      uint64         `json:"run"` // the run that began it
-	Segments int            `json:"segments"`
-	Params   string         `json:"params"`         // what must be equal to join
-	Cold     []string       `json:"cold,omitempty"` // the shards to fill; none for all
-	Started  feature.Micros `json:"started"`
-	HotDone  bool           `json:"hot_done,omitempty"`
+	ID       string   `json:"id"`
+	Name     string   `json:"name,omitempty"` // see Request.Attempt
+	Run      uint64   `json:"run"`            // the run that began it
+	Segments int      `json:"segments"`
+	Params   string   `json:"params"`         // what must be equal to join
+	Cold     []string `json:"cold,omitempty"` // the shards to fill; none for all
+	// ColdState is what the online tier remembers of them: parts of a shard may change
+	// hands while they are filled, and stay empty.
+	ColdState []byte         `json:"cold_state,omitempty"`
+	Started   feature.Micros `json:"started"`
+	HotDone   bool           `json:"hot_done,omitempty"`
+	Finished  feature.Micros `json:"finished,omitempty"` // 0: not yet
+	Warm      bool           `json:"warm,omitempty"`     // it marked the tier warm
 
 	revision int64
 }
@@ -48,6 +55,15 @@ type failedRef struct {
 	View   feature.ViewID `json:"view"`
 	Key    feature.Key    `json:"key"`
 	Reason string         `json:"reason"`
+}
+
+// stateName keeps the documents of a rewarm from the table apart from those of one from
+// another source, which comes before it and is not begun again when the second is resumed.
+func (r *Rewarmer) stateName(name string) string {
+	if r.cfg.Source != "" {
+		return "source/" + name
+	}
+	return name
 }
 
 func segmentName(segment int) string { return fmt.Sprintf("segment/%07d", segment) }
@@ -82,7 +98,10 @@ func (r *Rewarmer) openAttempt(ctx context.Context, req Request, views viewSet, 
 		}
 		fresh := attempt{
 			ID: fmt.Sprintf("%d.%d", req.Run, flushes), Run: req.Run, Segments: req.Segments, Params: params,
-			Cold: target.addrs, Started: feature.MicrosOf(r.cfg.Clock.Now()), revision: stored.revision,
+			Name: req.Attempt, Cold: target.addrs, Started: feature.MicrosOf(r.cfg.Clock.Now()), revision: stored.revision,
+		}
+		if !target.all && stored.Finished == 0 {
+			fresh.ColdState = stored.ColdState // what was cold then was never filled
 		}
 		if fresh.Segments == 0 {
 			fresh.Segments = segmentsFor(table)
@@ -108,6 +127,10 @@ func (r *Rewarmer) cannotJoin(stored attempt, req Request, params string, target
 		return "asked to start over"
 	case discard == stored.ID:
 		return "the online tier was lost since"
+	case stored.Finished != 0 && (req.Attempt == "" || req.Attempt != stored.Name):
+		return "it has finished"
+	case req.Attempt != "" && stored.Name != "" && req.Attempt != stored.Name:
+		return "it has another name"
 	case stored.Params != params:
 		return "views or source changed"
 	case req.Segments != 0 && req.Segments != stored.Segments:
@@ -133,13 +156,13 @@ func segmentsFor(t Table) int {
 }
 
 func (r *Rewarmer) loadAttempt(ctx context.Context) (attempt, error) {
-	a, rev, err := load[attempt](ctx, r, stateAttempt)
+	a, rev, err := load[attempt](ctx, r, r.stateName(stateAttempt))
 	a.revision = rev
 	return a, err
 }
 
 func (r *Rewarmer) saveAttempt(ctx context.Context, a *attempt) error {
-	rev, err := r.save(ctx, stateAttempt, a, a.revision)
+	rev, err := r.save(ctx, r.stateName(stateAttempt), a, a.revision)
 	if err == nil {
 		a.revision = rev
 	}
@@ -192,7 +215,7 @@ func (r *Rewarmer) loadCheckpoints(ctx context.Context, a attempt, from, to int)
 	g.SetLimit(16)
 	for i := range cps {
 		g.Go(func() error {
-			stored, rev, err := load[checkpoint](ctx, r, segmentName(from+i))
+			stored, rev, err := load[checkpoint](ctx, r, r.stateName(segmentName(from+i)))
 			if err != nil {
 				return err
 			}
@@ -209,7 +232,7 @@ func (r *Rewarmer) loadCheckpoints(ctx context.Context, a attempt, from, to int)
 }
 
 func (r *Rewarmer) saveCheckpoint(ctx context.Context, cp *checkpoint) error {
-	rev, err := r.save(ctx, segmentName(cp.Segment), cp, cp.revision)
+	rev, err := r.save(ctx, r.stateName(segmentName(cp.Segment)), cp, cp.revision)
 	if errors.Is(err, feature.ErrConflict) {
 		return fmt.Errorf("%w: another run works on segment %d; this one stops", err, cp.Segment)
 	}

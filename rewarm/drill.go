@@ -15,7 +15,7 @@ import (
 // DrillRequest asks for a rehearsal.
 type DrillRequest struct {
 	Run uint64
-	// Fraction of the table to bring back. Defaults to 0.05.
+	// Fraction of the table to bring back. Defaults to 1, all of it.
 	Fraction float64
 	// MaxReadRate and MaxWriteRate bound the pace as in [Request].
 	MaxReadRate, MaxWriteRate float64
@@ -36,6 +36,7 @@ type DrillReport struct {
 	WholeSeconds   float64       `json:"whole_seconds"` // for the whole table at this pace
 	Objective      float64       `json:"objective_seconds,omitempty"`
 	Within         *bool         `json:"within_objective,omitempty"`
+	Passed         bool          `json:"passed"` // OK: it went well and keeps the objective
 	Verify         *VerifyReport `json:"verify,omitempty"`
 	Removed        int64         `json:"removed"` // scratch keys removed at the end
 	Problems       []string      `json:"problems,omitempty"`
@@ -49,14 +50,18 @@ func (d *DrillReport) OK() bool {
 // WriteTable writes the report for a person.
 func (d *DrillReport) WriteTable(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "drill %d: %s. %s items in %s (%s/s); the whole table would take about %s", d.Run, d.Status,
+	verdict := "FAILED"
+	if d.Passed {
+		verdict = "passed"
+	}
+	fmt.Fprintf(&b, "drill %d: %s (%s). %s items in %s (%s/s); the whole table would take about %s", d.Run, verdict, d.Status,
 		count(d.Scanned), seconds(d.Seconds), count(int64(d.ItemsPerSecond)), seconds(d.WholeSeconds))
 	if d.Within != nil {
-		verdict := "within"
+		kept := "within"
 		if !*d.Within {
-			verdict = "LONGER than"
+			kept = "LONGER than"
 		}
-		fmt.Fprintf(&b, ", %s the objective of %s", verdict, seconds(d.Objective))
+		fmt.Fprintf(&b, ", %s the objective of %s", kept, seconds(d.Objective))
 	}
 	fmt.Fprintf(&b, "\n  %s scratch keys removed\n", count(d.Removed))
 	for _, p := range d.Problems {
@@ -73,17 +78,18 @@ func (d *DrillReport) WriteTable(w io.Writer) error {
 
 const (
 	drillLife     = time.Hour // of the scratch keys, should nobody remove them
-	drillSegments = 8
+	drillSegments = 8         // at least, so that all workers have work
 )
 
 // Drill rehearses a rewarm: it brings a share of the table back into scratch, a second view
 // of the online tier under another key prefix, on the same servers and beside the live
 // keys; measures it, compares what arrived, and removes it again. Live keys, markers and
 // checkpoints are not touched, and no scratch key lives longer than an hour, even if the
-// drill is killed. It needs memory for its share: it is refused when there is not enough.
+// drill is killed. It needs memory for its share: it is refused when there is not enough. scratch may as
+// well be another Redis.
 func (r *Rewarmer) Drill(ctx context.Context, scratch Online, req DrillRequest) (*DrillReport, error) {
 	if req.Fraction == 0 {
-		req.Fraction = 0.05
+		req.Fraction = 1
 	}
 	if req.Verify == 0 {
 		req.Verify = 1
@@ -102,8 +108,14 @@ func (r *Rewarmer) Drill(ctx context.Context, scratch Online, req DrillRequest) 
 		return rep, err
 	}
 	drill.life = drillLife
-	of := int(min(math.Ceil(drillSegments/req.Fraction), 1_000_000))
-	run := Request{Run: req.Run, Segments: of, Range: true, SegmentTo: drillSegments - 1, MaxReadRate: req.MaxReadRate, MaxWriteRate: req.MaxWriteRate}
+	table, err := r.cfg.Backing.Table(ctx)
+	if err != nil {
+		return rep, fmt.Errorf("drill: describe the backing tier: %w", err)
+	}
+	// As many segments as a rewarm of the share would have, of a table cut as finely.
+	parts := max(int(float64(segmentsFor(table))*req.Fraction), drillSegments)
+	of := int(min(math.Ceil(float64(parts)/req.Fraction), 1_000_000))
+	run := Request{Run: req.Run, Segments: of, Range: true, SegmentTo: parts - 1, MaxReadRate: req.MaxReadRate, MaxWriteRate: req.MaxWriteRate}
 
 	run.PlanOnly = true
 	planned, err := drill.Run(ctx, run)
@@ -116,6 +128,7 @@ func (r *Rewarmer) Drill(ctx context.Context, scratch Online, req DrillRequest) 
 	}
 	run.PlanOnly, run.Force = false, true
 	err = drill.rehearse(ctx, run, req, rep)
+	rep.Passed = err == nil && rep.OK()
 	// What was brought is removed whatever happened, also when ctx has ended.
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer stop()
@@ -130,7 +143,8 @@ func (r *Rewarmer) rehearse(ctx context.Context, run Request, req DrillRequest, 
 	rep.Status, rep.Problems = done.Status, append(rep.Problems, done.Problems...)
 	rep.Scanned, rep.Written, rep.ReadUnits = done.Scanned, done.Written, done.ReadUnits
 	rep.Seconds, rep.ItemsPerSecond = done.Seconds, done.ItemsPerSecond
-	rep.WholeSeconds = done.Seconds * float64(run.Segments) / drillSegments
+	parts := run.SegmentTo + 1
+	rep.WholeSeconds = done.Seconds * float64(run.Segments) / float64(parts)
 	if err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
@@ -141,7 +155,7 @@ func (r *Rewarmer) rehearse(ctx context.Context, run Request, req DrillRequest, 
 	if done.Status != StatusDone {
 		return nil
 	}
-	rep.Verify, err = r.Verify(ctx, VerifyRequest{Fraction: req.Verify, Seed: req.Run, Sampling: SampleKeys, Segments: run.Segments, MaxReadRate: req.MaxReadRate, first: drillSegments})
+	rep.Verify, err = r.Verify(ctx, VerifyRequest{Fraction: req.Verify, Seed: req.Run, Sampling: SampleKeys, Segments: run.Segments, MaxReadRate: req.MaxReadRate, first: run.SegmentTo + 1})
 	if err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}

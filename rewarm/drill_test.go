@@ -69,7 +69,7 @@ func TestDrillIsRefused(t *testing.T) {
 	w := newWorld(t, 1)
 	w.fill(400)
 	r := w.rewarmer()
-	if _, err := r.Drill(context.Background(), w.online, DrillRequest{}); !errors.Is(err, feature.ErrInvalid) {
+	if _, err := r.Drill(context.Background(), w.online, DrillRequest{Fraction: 0.05}); !errors.Is(err, feature.ErrInvalid) {
 		t.Errorf("into the live tier: %v", err)
 	}
 	scratch := newCache(w.clock, 1)

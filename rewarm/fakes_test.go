@@ -3,6 +3,7 @@ package rewarm
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -391,12 +392,18 @@ func (o *cache) Warmth(ctx context.Context) (Warmth, error) {
 	return w, nil
 }
 
-func (o *cache) ColdFilter(ctx context.Context) (func(feature.Ref) bool, error) {
+func (o *cache) ColdFilter(ctx context.Context, before []byte) (func(feature.Ref) bool, []byte, error) {
 	w, err := o.Warmth(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return func(ref feature.Ref) bool { return w.Shards[feature.ShardOf(ref.Key, len(o.shards))].Cold }, nil
+	state := make([]byte, len(o.shards))
+	for i, s := range w.Shards {
+		if s.Cold || i < len(before) && before[i] == 1 {
+			state[i] = 1
+		}
+	}
+	return func(ref feature.Ref) bool { return state[feature.ShardOf(ref.Key, len(o.shards))] == 1 }, state, nil
 }
 
 func (o *cache) MarkWarm(ctx context.Context, run uint64) error {
@@ -514,11 +521,12 @@ func (m *memory) Delete(_ context.Context, name string, revision int64) error {
 	return nil
 }
 
-func (m *memory) has(name string) bool {
+// finished says whether the stored attempt is.
+func (m *memory) finished() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.docs[name]
-	return ok
+	var a attempt
+	return json.Unmarshal(m.docs[stateAttempt].value, &a) == nil && a.Finished != 0
 }
 
 // world is one table, one online tier, their state, and a clock that runs by itself: a

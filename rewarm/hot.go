@@ -54,13 +54,12 @@ func (p *pass) hot(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.Is(err, errNoRoom) {
+		return err
+	}
 	if err != nil {
 		r.cfg.Logger.Warn("the hot-first phase ended early; the scan brings the rest", "err", err)
 		return nil
 	}
-	p.attempt.HotDone = true
-	if err := r.saveAttempt(ctx, &p.attempt); err != nil && !errors.Is(err, feature.ErrConflict) {
-		return err
-	}
-	return nil
+	return p.change(ctx, func(a *attempt) { a.HotDone = true })
 }

@@ -1,6 +1,7 @@
 package rewarm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ type pass struct {
 	witnesses int // kept per segment
 	throttled atomic.Int64
 	acked     stopwatch
+	room      *room // for so many keys; nil for no bound
+	live      int64 // values to bring, as planned; set with room
+	known     *keyHashes
 	before    Counts // of the checkpoints that the pass began with
 
 	mu      sync.Mutex // guards what follows, and the contents of cps
@@ -98,12 +102,17 @@ func (r *Rewarmer) newPass(ctx context.Context, req Request, rep *Report, views 
 		pages:     sync.Pool{New: func() any { return new(feature.ScanPage) }},
 		witnesses: witnessesPer(a.Segments),
 	}
+	if req.Sweep {
+		p.known = &keyHashes{}
+	}
 	if !target.all {
-		cold, err := cfg.Online.ColdFilter(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("rewarm: which keys are in cold shards: %w", err)
+		err := p.remember(ctx)
+		if errors.Is(err, errLost) { // another machine has begun a new attempt: join that one
+			return r.newPass(ctx, req, rep, views, table, target, "")
 		}
-		p.cold = cold
+		if err != nil {
+			return nil, err
+		}
 	}
 	for _, cp := range cps {
 		p.before.add(cp.Counts)
@@ -141,11 +150,18 @@ func (r *Rewarmer) stillThere(ctx context.Context, views viewSet, cps []*checkpo
 }
 
 func (p *pass) run(ctx context.Context) error {
+	if p.attempt.Finished != 0 { // asked again, by the name of the attempt
+		p.rep.Status, p.rep.SegmentsDone, p.rep.Warm = StatusDone, len(p.cps), p.attempt.Warm
+		return nil
+	}
 	p.sing(ctx)
-	if err := p.hot(ctx); err != nil {
+	err := p.hot(ctx)
+	if err != nil && !errors.Is(err, errNoRoom) {
 		return err
 	}
-	err := p.segments(ctx)
+	if err == nil {
+		err = p.segments(ctx)
+	}
 	p.mu.Lock()
 	p.rep.Throttled += p.throttled.Load() + p.scanner.throttled.Load()
 	p.rep.SlowDowns += p.window.Cuts()
@@ -212,7 +228,7 @@ func (p *pass) segments(ctx context.Context) error {
 
 // systemic tells errors that every other segment would meet as well.
 func systemic(err error) bool {
-	for _, s := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotApplied, feature.ErrConflict, feature.ErrThrottled, errEvicting} {
+	for _, s := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotApplied, feature.ErrConflict, feature.ErrThrottled, errEvicting, errNoRoom} {
 		if errors.Is(err, s) {
 			return true
 		}
@@ -231,6 +247,10 @@ func (p *pass) finish(ctx context.Context, cause error) error {
 			rep.SegmentsDone++
 		}
 		failed += p.list(cp)
+	}
+	if errors.Is(cause, errNoRoom) {
+		p.short()
+		return nil
 	}
 	if cause != nil {
 		rep.Problems = append(rep.Problems, cause.Error()+"; the checkpoint is kept, run it again to continue")
@@ -285,6 +305,14 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 	if err := p.lost(ctx, ws); err != nil {
 		return p.verdict(err)
 	}
+	if p.req.Sweep {
+		if err := p.sweep(ctx); err != nil {
+			return p.verdict(err)
+		}
+		if rep.Status != StatusDone {
+			return nil
+		}
+	}
 	if p.views.subset || r.cfg.Source != "" {
 		return p.close(ctx)
 	}
@@ -332,14 +360,64 @@ func (p *pass) verdict(err error) error {
 	return nil
 }
 
-// close removes the attempt. Another machine that did the last segments at the same time
+// close finishes the attempt. Another machine that did the last segments at the same time
 // may have done so already.
 func (p *pass) close(ctx context.Context) error {
-	err := p.r.patiently(ctx, func() error { return p.r.cfg.State.Delete(ctx, stateAttempt, p.attempt.revision) })
-	if err != nil && !errors.Is(err, feature.ErrConflict) {
+	now := feature.MicrosOf(p.r.cfg.Clock.Now())
+	err := p.change(ctx, func(a *attempt) { a.Finished, a.Warm = now, a.Warm || p.rep.Warm })
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	if err != nil && !errors.Is(err, errLost) {
 		return p.verdict(fmt.Errorf("everything was put, but the attempt could not be closed: %w", err))
 	}
 	return nil
+}
+
+// change applies a change to the stored attempt, which other machines change as well.
+// errLost means that there is another one by now.
+func (p *pass) change(ctx context.Context, to func(*attempt)) error {
+	for {
+		next := p.attempt
+		to(&next)
+		err := p.r.saveAttempt(ctx, &next)
+		if err == nil {
+			p.attempt = next
+		}
+		if !errors.Is(err, feature.ErrConflict) {
+			return err
+		}
+		stored, err := p.r.loadAttempt(ctx)
+		if err != nil {
+			return err
+		}
+		if stored.ID != p.attempt.ID {
+			return errLost
+		}
+		p.attempt = stored
+	}
+}
+
+// remember learns which refs are in cold parts of the tier, and keeps it in the attempt.
+func (p *pass) remember(ctx context.Context) error {
+	for {
+		known := p.attempt.ColdState
+		cold, state, err := p.r.cfg.Online.ColdFilter(ctx, known)
+		if err != nil {
+			return fmt.Errorf("rewarm: which keys are in cold shards: %w", err)
+		}
+		p.cold = cold
+		if bytes.Equal(state, known) {
+			return nil
+		}
+		if err := p.change(ctx, func(a *attempt) {
+			if bytes.Equal(a.ColdState, known) { // else another machine added to it: look again
+				a.ColdState = state
+			}
+		}); err != nil {
+			return err
+		}
+	}
 }
 
 // others loads the checkpoints outside of this run's range.

@@ -46,6 +46,8 @@ type Plan struct {
 	Objective       float64  `json:"objective_seconds,omitempty"`
 	WithinObjective *bool    `json:"within_objective,omitempty"`
 	Notes           []string `json:"notes,omitempty"`
+
+	perKey int64 // memory of one key in the online tier
 }
 
 const (
@@ -109,7 +111,9 @@ func (r *Rewarmer) plan(ctx context.Context, req Request, views viewSet, table T
 	}
 	pl.Live = int64(float64(pl.Items) * liveShare * coldShare)
 
-	pl.ReadUnits = float64((pl.Bytes + scanUnitBytes - 1) / scanUnitBytes)
+	if r.cfg.Source == "" { // reading anything else costs no read units
+		pl.ReadUnits = float64((pl.Bytes + scanUnitBytes - 1) / scanUnitBytes)
+	}
 	if p, ok := r.price(); ok {
 		dollars := pl.ReadUnits / 1e6 * p
 		pl.Dollars = &dollars
@@ -126,6 +130,7 @@ func (r *Rewarmer) plan(ctx context.Context, req Request, views viewSet, table T
 	if r.life > 0 { // a drill's keys are none of the live ones
 		there = 0
 	}
+	pl.perKey = perKey
 	pl.RedisNeeded = max(pl.Live-there, 0) * perKey
 	pl.Fits = pl.RedisMax == 0 || pl.RedisUsed+pl.RedisNeeded <= pl.RedisMax
 
@@ -205,8 +210,9 @@ func (r *Rewarmer) sample(ctx context.Context, views viewSet, table Table) (samp
 	return s, nil
 }
 
-// mustFit refuses a run whose values the online tier cannot hold.
-func (r *Rewarmer) mustFit(ctx context.Context, req Request, views viewSet, table Table, warmth Warmth, target coldTarget) error {
+// mustFit refuses a pass whose values the online tier cannot hold, or bounds it to what it
+// can when the hottest part is asked for.
+func (r *Rewarmer) mustFit(ctx context.Context, p *pass, table Table, warmth Warmth) error {
 	info, err := r.cfg.Online.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("rewarm: ask the online tier for its memory: %w", err)
@@ -214,12 +220,19 @@ func (r *Rewarmer) mustFit(ctx context.Context, req Request, views viewSet, tabl
 	if info.MaxMemory == 0 {
 		return nil
 	}
+	req := p.req
 	req.Range = false // the ranges of all machines must fit together
-	pl, err := r.plan(ctx, req, views, table, warmth, target)
+	pl, err := r.plan(ctx, req, p.views, table, warmth, p.target)
 	if err != nil || pl.Fits {
 		return err
 	}
-	return fmt.Errorf("rewarm: %w: it needs about %s more, Redis uses %s of %s; nothing was done. Give it more memory, rewarm fewer views, or force it",
+	if req.Hottest && pl.perKey > 0 {
+		// Some room stays for what live traffic writes.
+		p.room = &room{keys: max(int64(hottestFill*float64(pl.RedisMax))-pl.RedisUsed, 0) / pl.perKey}
+		p.live = pl.Live
+		return nil
+	}
+	return fmt.Errorf("rewarm: %w: it needs about %s more, Redis uses %s of %s; nothing was done. Give it more memory, rewarm fewer views, take the hottest part, or force it",
 		ErrDoesNotFit, size(pl.RedisNeeded), size(pl.RedisUsed), size(pl.RedisMax))
 }
 

@@ -59,8 +59,14 @@ func (r *Rewarmer) patiently(ctx context.Context, call func() error) error {
 // and the page must not be checkpointed.
 func (p *pass) put(ctx context.Context, recs []feature.Record, read time.Time, c *Counts, failed *[]failedRef, seen func(*feature.Record)) error {
 	for len(recs) > 0 {
-		n := min(len(recs), p.r.cfg.BatchSize)
-		if err := p.putBatch(ctx, recs[:n], read, c, failed, seen); err != nil {
+		n := p.room.take(min(len(recs), p.r.cfg.BatchSize))
+		if n == 0 {
+			return errNoRoom
+		}
+		before := c.Written
+		err := p.putBatch(ctx, recs[:n], read, c, failed, seen)
+		p.room.give(n - int(c.Written-before)) // what was there already, or failed, took none
+		if err != nil {
 			return err
 		}
 		recs = recs[n:]

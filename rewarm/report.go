@@ -30,6 +30,8 @@ type Report struct {
 	Run    uint64 `json:"run"`
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty"`
+	// Attempt is the name of the work that machines share, if it was given one.
+	Attempt string `json:"attempt,omitempty"`
 	// Cold says whether the online tier, or a shard of it, was cold at the start.
 	Cold       bool     `json:"cold"`
 	ColdShards []string `json:"cold_shards,omitempty"`
@@ -55,9 +57,14 @@ type Report struct {
 	HotAsked   int     `json:"hot_asked,omitempty"`   // hot refs that were asked of the table
 	HotWritten int64   `json:"hot_written,omitempty"` // of these, put before the scan began
 	HotSeconds float64 `json:"hot_seconds,omitempty"`
+	Swept      int64   `json:"swept,omitempty"`   // values removed that the table has not
 	Flushes    int     `json:"flushes,omitempty"` // times that the online tier was lost meanwhile
 	Throttled  int64   `json:"throttled"`         // refusals for rate that were waited out
 	SlowDowns  int64   `json:"slow_downs"`        // times that the pace was lowered for live traffic
+
+	// Export is what came from an export before the table was asked for the rest, which the
+	// other figures are about.
+	Export *ExportReport `json:"export,omitempty"`
 
 	// FailedKeys names records that cannot be put (at most 100); they are tried again by
 	// the next run.
@@ -67,6 +74,13 @@ type Report struct {
 
 	Plan   *Plan         `json:"plan,omitempty"`
 	Verify *VerifyReport `json:"verify,omitempty"`
+}
+
+// ExportReport is the first part of a rewarm from an export.
+type ExportReport struct {
+	Name string `json:"name"`
+	Counts
+	Seconds float64 `json:"seconds"`
 }
 
 // Counts is what happened to the records.
@@ -133,6 +147,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	if r.Cold {
 		row("cold", "%s", coldText(r.ColdShards))
 	}
+	if e := r.Export; e != nil {
+		row("from the export", "%s written of %s in %s (%s)", count(e.Written), count(e.Scanned), seconds(e.Seconds), e.Name)
+	}
 	row("scanned", "%s in %s (%s/s)", count(r.Scanned), seconds(r.Seconds), count(int64(r.ItemsPerSecond)))
 	row("written", "%s, %s", count(r.Written), size(r.Bytes))
 	row("already there", "%s", count(r.AlreadyNewer))
@@ -152,6 +169,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	if r.Throttled+r.SlowDowns > 0 {
 		row("gave way", "%s times throttled, %s times slowed down", count(r.Throttled), count(r.SlowDowns))
+	}
+	if r.Swept > 0 {
+		row("removed", "%s that the table has not", count(r.Swept))
 	}
 	if r.Flushes > 0 {
 		row("lost meanwhile", "%d times: started over", r.Flushes)

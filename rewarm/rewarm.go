@@ -156,6 +156,11 @@ type Request struct {
 	// tier warm. Defaults to false: all segments.
 	Range                  bool
 	SegmentFrom, SegmentTo int
+	// Attempt names the work that machines share (an execution of a state machine). Runs of
+	// one name work on one attempt, also when one is asked again for a range that is through:
+	// it then does nothing. Another name begins anew. Defaults to "": go on with whatever is
+	// unfinished.
+	Attempt string
 	// MaxReadRate is the most read units per second; 0 for no bound.
 	MaxReadRate float64
 	// MaxWriteRate is the most items per second; 0 for no bound.
@@ -170,6 +175,13 @@ type Request struct {
 	PlanOnly bool
 	// Force starts although the plan says that the online tier's memory does not suffice.
 	Force bool
+	// Hottest takes as much as the online tier's memory holds when not everything fits: the
+	// hot keys, hottest first, then whatever else the scan brings. Such a run ends partial.
+	Hottest bool
+	// Sweep also removes what only the online tier has: values that an earlier source (an
+	// export) brought and that the table has erased since. It needs all segments and an
+	// online tier that can remove (see [Deleter]).
+	Sweep bool
 	// NoHot leaves the hot-first phase out.
 	NoHot bool
 }
@@ -182,7 +194,7 @@ type Request struct {
 // until then stays, and the checkpoint is kept.
 func (r *Rewarmer) Run(ctx context.Context, req Request) (*Report, error) {
 	began := r.cfg.Clock.Now()
-	rep := &Report{Run: req.Run, Status: StatusFailed}
+	rep := &Report{Run: req.Run, Attempt: req.Attempt, Status: StatusFailed}
 	err := r.run(ctx, req, rep)
 	rep.Seconds = r.cfg.Clock.Now().Sub(began).Seconds()
 	if rep.Seconds > 0 {
@@ -243,8 +255,8 @@ func (r *Rewarmer) passes(ctx context.Context, req Request, rep *Report, views v
 		if err != nil {
 			return err
 		}
-		if rep.ResumedFrom == nil && rep.Flushes == 0 && !req.Force {
-			if err := r.mustFit(ctx, req, views, table, warmth, target); err != nil {
+		if req.Hottest || rep.ResumedFrom == nil && rep.Flushes == 0 && !req.Force {
+			if err := r.mustFit(ctx, p, table, warmth); err != nil {
 				return err
 			}
 		}
@@ -312,6 +324,9 @@ func (r *Rewarmer) check(req Request) (viewSet, error) {
 	}
 	if !(req.Verify >= 0 && req.Verify <= 1) {
 		add(fmt.Sprintf("a share of %v of the keys to verify", req.Verify), "give 0 to 1")
+	}
+	if req.Sweep && (req.Range || views.subset) {
+		add("a sweep of a part", "it needs all segments and all views")
 	}
 	if err := ps.Err(); err != nil {
 		return views, fmt.Errorf("rewarm: %w", err)

@@ -56,7 +56,7 @@ func TestColdTierIsFilledCompletely(t *testing.T) {
 	if last.Done != 216 || last.Total != 216 {
 		t.Errorf("last progress %+v, want 216 of 216", last)
 	}
-	if w.state.has(stateAttempt) {
+	if !w.state.finished() {
 		t.Error("the attempt was not closed")
 	}
 	if warm, _ := w.online.Warmth(context.Background()); warm.Cold || warm.MarkerRun != 9 {
@@ -233,10 +233,13 @@ func TestKillAtEveryPage(t *testing.T) {
 			}
 			w.state.onSave = nil
 			rep = w.run(Request{Run: 2, IfCold: true})
+			w.checkComplete()
+			if rep.Reason == ReasonWarm && w.online.marked == 1 {
+				continue // killed between the markers and the end of the attempt
+			}
 			if rep.Status != StatusDone || !rep.Warm {
 				t.Fatalf("kill at %d: second run %+v", kill, rep)
 			}
-			w.checkComplete()
 			if kill > 3 && rep.ResumedFrom == nil {
 				t.Errorf("kill at %d: not resumed", kill)
 			}
@@ -619,7 +622,7 @@ func TestSegmentRanges(t *testing.T) {
 	if !reps[0].Warm && !reps[1].Warm {
 		t.Errorf("nobody marked the tier warm: %+v %+v", reps[0], reps[1])
 	}
-	if w.state.has(stateAttempt) {
+	if !w.state.finished() {
 		t.Error("the attempt was not closed")
 	}
 }

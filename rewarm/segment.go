@@ -76,6 +76,7 @@ func (p *pass) page(ctx context.Context, cp *checkpoint, page *feature.ScanPage)
 // before the tier was lost and began anew. Its cost is a few bytes for an hour.
 func (p *pass) judge(records []feature.Record, c *Counts, failed *[]failedRef) ([]feature.Record, error) {
 	now := feature.MicrosOf(p.r.cfg.Clock.Now())
+	p.known.add(records)
 	keep := records[:0]
 	for i := range records {
 		rec := records[i]

@@ -36,8 +36,10 @@ type Online interface {
 	Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error)
 	// Warmth says which shards lost their markers.
 	Warmth(ctx context.Context) (Warmth, error)
-	// ColdFilter returns a function that is true for refs in a shard that is cold now.
-	ColdFilter(ctx context.Context) (func(feature.Ref) bool, error)
+	// ColdFilter returns a function that is true for refs in a shard that is cold now, or
+	// that was when an earlier call returned before. The state is for later calls: the parts
+	// of a tier may change hands while they are filled.
+	ColdFilter(ctx context.Context, before []byte) (cold func(feature.Ref) bool, state []byte, err error)
 	// MarkWarm writes the markers on every shard. It is idempotent.
 	MarkWarm(ctx context.Context, run uint64) error
 	// Info says how full the tier is; all its shards together.

@@ -153,13 +153,12 @@ func (v *VerifyReport) WriteTable(w io.Writer) error {
 
 const (
 	maxExamples  = 100
-	maxPending   = 5_000    // suspects that are looked at again together
-	bigTable     = 4 << 30  // from here on a small sample reads segments
-	clusterItems = 16       // wanted per sampled segment
-	maxKnownKeys = 64 << 20 // hashes of table keys kept to find extras: 512 MB
-	verifyBatch  = 500      // keys per read of the online tier
-	looks        = 3        // at a suspect, after the first
-	maxLooks     = 8        // when it keeps changing
+	maxPending   = 5_000   // suspects that are looked at again together
+	bigTable     = 4 << 30 // from here on a small sample reads segments
+	clusterItems = 16      // wanted per sampled segment
+	verifyBatch  = 500     // keys per read of the online tier
+	looks        = 3       // at a suspect, after the first
+	maxLooks     = 8       // when it keeps changing
 )
 
 // verifier is one comparison.
@@ -176,8 +175,7 @@ type verifier struct {
 	mu      sync.Mutex
 	rep     *VerifyReport
 	pending []suspect
-	known   []uint64 // hashes of all keys of the table, while they fit
-	tooMany bool     // they do not
+	known   *keyHashes // of the table; nil for a sample
 	bad     map[int]bool
 	total   int64
 }
@@ -231,7 +229,7 @@ func (v *verifier) choose(t Table) error {
 		return fmt.Errorf("verify: %w: unknown sampling %q; use %s or %s", feature.ErrInvalid, v.mode, SampleKeys, SampleSegments)
 	}
 	if v.all {
-		v.mode = SampleKeys
+		v.mode, v.known = SampleKeys, &keyHashes{}
 	}
 	v.of = v.req.Segments
 	if v.of == 0 {
@@ -364,9 +362,7 @@ func (v *verifier) segment(ctx context.Context, segment int, page *feature.ScanP
 
 // page compares the sampled records of a page.
 func (v *verifier) page(ctx context.Context, segment int, page *feature.ScanPage) error {
-	if v.all {
-		v.remember(page.Records)
-	}
+	v.known.add(page.Records)
 	keep := page.Records[:0]
 	for _, rec := range page.Records {
 		if v.takesKey(rec.Ref) {
@@ -394,24 +390,9 @@ func (v *verifier) page(ctx context.Context, segment int, page *feature.ScanPage
 	return nil
 }
 
-func (v *verifier) remember(recs []feature.Record) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.tooMany {
-		return
-	}
-	if len(v.known)+len(recs) > maxKnownKeys {
-		v.tooMany, v.known = true, nil
-		return
-	}
-	for i := range recs {
-		v.known = append(v.known, refHash(recs[i].Ref, 0))
-	}
-}
-
 // extras looks for keys that only the online tier has.
 func (v *verifier) extras(ctx context.Context) error {
-	slices.Sort(v.known)
+	known := v.known.sorted()
 	ids := make([]feature.ViewID, 0, len(v.views.byID))
 	for id := range v.views.byID {
 		ids = append(ids, id)
@@ -425,7 +406,7 @@ func (v *verifier) extras(ctx context.Context) error {
 					continue // a rewarm's own; it dies by itself
 				}
 				n++
-				if _, found := slices.BinarySearch(v.known, refHash(ref, 0)); !found {
+				if _, found := slices.BinarySearch(known, refHash(ref, 0)); !found {
 					ref.Key = feature.Key(strings.Clone(string(ref.Key)))
 					unknown = append(unknown, ref)
 				}

@@ -10,14 +10,24 @@ type rewarmCmd struct {
 	Plan         bool     `help:"Print items, bytes, read units, cost and time; move nothing."`
 	FeatureViews []string `help:"Views to bring back, name or name@n (default all)." placeholder:"VIEW"`
 	Segments     int      `help:"Parallel scan segments (default by table size)." placeholder:"N"`
-	SegmentRange string   `help:"Only segments a to b of --segments, for machines that share the work." placeholder:"A-B"`
+	SegmentRange string   `help:"Only segments a to b of --segments, or part i (from 0) of n, for machines that share the work." placeholder:"A-B|I/N"`
+	Attempt      string   `help:"Name of the work that machines share; a range that is through is not done again under it." placeholder:"NAME"`
+	Summary      bool     `help:"What all machines did together on the last rewarm; moves nothing."`
 	MaxReadRate  float64  `help:"At most this many read units a second from the table." placeholder:"RCU"`
 	MaxWriteRate float64  `help:"At most this many items a second into Redis." placeholder:"ITEMS"`
 	Resume       bool     `xor:"resume" help:"Go on from the checkpoint of an interrupted run (the default when there is one)."`
 	Restart      bool     `xor:"resume" help:"Ignore a checkpoint and begin again."`
-	Force        bool     `help:"Start although Redis has too little memory for everything."`
+	Force        bool     `xor:"fit" help:"Start although Redis has too little memory for everything."`
+	Hottest      bool     `xor:"fit" help:"When not everything fits, take as much as does, hot keys first."`
 	Verify       float64  `help:"Afterwards compare this share of the keys; 1 is all." placeholder:"F"`
-	Drill        float64  `help:"Rehearse with this share of the table in a scratch prefix, and compare with recovery_time_objective." placeholder:"F"`
+
+	FromExport string `help:"Read this DynamoDB export (s3:// or a folder) instead of the table, then catch up from the table." placeholder:"PATH"`
+	CatchUp    bool   `default:"true" negatable:"" help:"After an export: bring what the table has since, and mark Redis warm (default)."`
+
+	Drill         bool     `help:"Rehearse in a scratch prefix or another Redis, clean up, and compare with recovery_time_objective."`
+	DrillFraction float64  `help:"Share of the table to rehearse with (default all)." default:"1" placeholder:"F"`
+	DrillRedis    []string `help:"Rehearse into this Redis, with the online tier's user, password and TLS." placeholder:"ADDR"`
+	DrillCluster  bool     `help:"The Redis of --drill-redis is a cluster."`
 }
 
 // Help is shown by hearth rewarm --help.
@@ -29,18 +39,20 @@ Examples:
   hearth rewarm --plan
   hearth rewarm --verify 0.01
   hearth rewarm --if-cold --json       # from a schedule
-  hearth rewarm --drill 0.05           # how long would it take today?`
+  hearth rewarm --drill                # how long does it take today?
+  hearth rewarm --from-export s3://my-exports/AWSDynamoDB/01716712345678-abcdef01`
 }
 
 // Run carries out the command.
 func (c *rewarmCmd) Run(e *env) error {
-	if c.Drill != 0 {
+	if c.Drill {
 		return c.drill(e)
 	}
 	return e.with("rewarm", func(a *app.App) error {
 		report, err := a.Rewarm(e.ctx, app.RewarmOptions{
 			IfCold: c.IfCold, Plan: c.Plan, Views: c.FeatureViews, Segments: c.Segments, SegmentRange: c.SegmentRange,
 			MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, Restart: c.Restart, Force: c.Force, Verify: c.Verify,
+			Attempt: c.Attempt, Summary: c.Summary, Hottest: c.Hottest, FromExport: c.FromExport, NoCatchUp: !c.CatchUp,
 		})
 		return conclude(e, report, err, func(report *rewarm.Report) error {
 			if report.Verify != nil && !report.Verify.OK() {
@@ -53,7 +65,9 @@ func (c *rewarmCmd) Run(e *env) error {
 
 func (c *rewarmCmd) drill(e *env) error {
 	return e.with("drill", func(a *app.App) error {
-		report, err := a.Drill(e.ctx, app.DrillOptions{Fraction: c.Drill, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate})
+		report, err := a.Drill(e.ctx, app.DrillOptions{
+			Fraction: c.DrillFraction, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, Redis: c.DrillRedis, RedisCluster: c.DrillCluster,
+		})
 		return conclude(e, report, err, func(report *rewarm.DrillReport) error {
 			if !report.OK() {
 				return &exitError{exitDifferences, "the drill did not pass; see the report"}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hearthstore/hearth/backing"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/config"
 	"github.com/hearthstore/hearth/internal/hotkeys"
 	"github.com/hearthstore/hearth/internal/tiers"
 	"github.com/hearthstore/hearth/jobs"
@@ -24,11 +27,18 @@ type RewarmOptions struct {
 	Views        []string
 	Segments     int
 	SegmentRange string
+	Attempt      string
+	Summary      bool
 	MaxReadRate  float64
 	MaxWriteRate float64
 	Restart      bool
 	Force        bool
+	Hottest      bool
 	Verify       float64
+	// FromExport is the folder of an export, local or s3://; "" reads the table.
+	FromExport string
+	// NoCatchUp leaves out what the table has that the export has not.
+	NoCatchUp bool
 }
 
 // Rewarm refills the online tier from the backing tier, under a lease.
@@ -37,18 +47,30 @@ func (a *App) Rewarm(ctx context.Context, o RewarmOptions) (*rewarm.Report, erro
 	if err != nil {
 		return nil, err
 	}
-	free := o.Plan
-	if o.IfCold && !free { // warm is the usual case: say so in milliseconds, without a lease
-		if free, err = a.isWarm(ctx); err != nil {
+	if o.Summary {
+		return a.rewarmSummary(ctx, o)
+	}
+	if o.IfCold && !o.Plan { // warm is the usual case: say so in milliseconds, and without the table
+		warm, err := a.isWarm(ctx)
+		if err != nil {
 			return nil, err
+		}
+		if warm {
+			return &rewarm.Report{Status: rewarm.StatusNothing, Reason: rewarm.ReasonWarm}, nil
+		}
+	}
+	work := a.rewarm
+	if o.FromExport != "" {
+		work = func(ctx context.Context, run uint64, req rewarm.Request) (*rewarm.Report, jobs.Result, error) {
+			return a.rewarmFromExport(ctx, run, req, o)
 		}
 	}
 	var report *rewarm.Report
 	fn := func(ctx context.Context, run uint64) (result jobs.Result, err error) {
-		report, result, err = a.rewarm(ctx, run, req)
+		report, result, err = work(ctx, run, req)
 		return result, err
 	}
-	if free {
+	if o.Plan {
 		_, err = fn(ctx, 0)
 	} else {
 		err = a.execute(ctx, "rewarm", leases, fn)
@@ -60,7 +82,7 @@ func (a *App) Rewarm(ctx context.Context, o RewarmOptions) (*rewarm.Report, erro
 func (a *App) rewarmRequest(o RewarmOptions) (req rewarm.Request, leases []string, err error) {
 	req = rewarm.Request{
 		IfCold: o.IfCold, Segments: o.Segments, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
-		Restart: o.Restart, Verify: o.Verify, PlanOnly: o.Plan, Force: o.Force,
+		Restart: o.Restart, Verify: o.Verify, PlanOnly: o.Plan, Force: o.Force, Hottest: o.Hottest, Attempt: o.Attempt,
 	}
 	if req.Views, err = a.someViews(o.Views); err != nil {
 		return req, nil, err
@@ -70,17 +92,61 @@ func (a *App) rewarmRequest(o RewarmOptions) (req rewarm.Request, leases []strin
 		if o.Segments < 1 {
 			return req, nil, usage("--segment-range needs --segments, the same number on every machine")
 		}
-		if n, err := fmt.Sscanf(o.SegmentRange, "%d-%d", &req.SegmentFrom, &req.SegmentTo); n != 2 || err != nil {
-			return req, nil, usage("--segment-range %q: write a-b, for example 0-15", o.SegmentRange)
+		if o.FromExport != "" {
+			return req, nil, usage("--segment-range does not go with --from-export")
+		}
+		if req.SegmentFrom, req.SegmentTo, err = segmentRange(o.SegmentRange, o.Segments); err != nil {
+			return req, nil, err
+		}
+		if req.SegmentFrom > req.SegmentTo && strings.Contains(o.SegmentRange, "/") {
+			return req, nil, usage("--segment-range %s: there are only %d segments; give at least as many segments as parts", o.SegmentRange, o.Segments)
 		}
 		req.Range = true
-		lease += "/" + o.SegmentRange
+		lease += fmt.Sprintf("/%d-%d", req.SegmentFrom, req.SegmentTo)
 	}
 	return req, []string{lease}, nil
 }
 
+// segmentRange reads a-b, or i/n: part i, from 0, of n parts as even as can be.
+func segmentRange(text string, segments int) (from, to int, err error) {
+	first, second, part := strings.Cut(text, "/")
+	if !part {
+		first, second, _ = strings.Cut(text, "-")
+	}
+	a, err1 := strconv.Atoi(first)
+	b, err2 := strconv.Atoi(second)
+	if err1 != nil || err2 != nil || part && (a < 0 || a >= b) {
+		return 0, 0, usage("--segment-range %q: write a-b, for example 0-15, or i/n for part i (from 0) of n", text)
+	}
+	if part {
+		return a * segments / b, (a+1)*segments/b - 1, nil
+	}
+	return a, b, nil
+}
+
+// rewarmSummary is what all machines did together on the last rewarm.
+func (a *App) rewarmSummary(ctx context.Context, o RewarmOptions) (*rewarm.Report, error) {
+	if _, err := a.answeringBacking(ctx); err != nil {
+		return nil, err
+	}
+	rw, err := a.rewarmer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return rw.Summary(ctx, o.Attempt)
+}
+
 // rewarm is one run. The report is nil when the tiers could not be opened.
 func (a *App) rewarm(ctx context.Context, run uint64, req rewarm.Request) (*rewarm.Report, jobs.Result, error) {
+	if req.IfCold && !req.PlanOnly { // a job asks every minute: the table is not bothered for that
+		if warm, err := a.isWarm(ctx); warm || err != nil {
+			report := &rewarm.Report{Run: run, Status: rewarm.StatusNothing, Reason: rewarm.ReasonWarm}
+			if err != nil {
+				report.Status, report.Reason = rewarm.StatusFailed, ""
+			}
+			return report, jobs.Result{Status: report.Status, Detail: report}, err
+		}
+	}
 	rw, err := a.rewarmer(ctx)
 	if err != nil {
 		return nil, jobs.Result{}, err
@@ -151,21 +217,24 @@ func (a *App) Verify(ctx context.Context, o VerifyOptions) (*rewarm.VerifyReport
 type DrillOptions struct {
 	Fraction                  float64
 	MaxReadRate, MaxWriteRate float64
+	// Redis is another Redis to drill into, with the user, password and TLS of the online
+	// tier; none is a scratch prefix of the online tier.
+	Redis        []string
+	RedisCluster bool
 }
 
-// Drill rehearses a rewarm into a scratch prefix of the online tier.
-func (a *App) Drill(ctx context.Context, o DrillOptions) (*rewarm.DrillReport, error) {
+// Drill rehearses a rewarm beside the live keys, or into another Redis, and writes into
+// the ledger whether it keeps the recovery time objective.
+func (a *App) Drill(ctx context.Context, o DrillOptions) (report *rewarm.DrillReport, err error) {
 	rw, err := a.rewarmer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg := *a.cfg
-	cfg.Project.Name += drillSuffix
-	scratch, err := tiers.OpenOnline(ctx, &cfg, a.deps())
+	scratch, err := a.drillTier(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	var report *rewarm.DrillReport
+	defer func() { err = errors.Join(err, scratch.Close()) }()
 	err = a.execute(ctx, "drill", []string{"drill"}, func(ctx context.Context, run uint64) (result jobs.Result, err error) {
 		report, err = rw.Drill(ctx, onlineForRewarm{scratch}, rewarm.DrillRequest{
 			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
@@ -173,9 +242,32 @@ func (a *App) Drill(ctx context.Context, o DrillOptions) (*rewarm.DrillReport, e
 		if report == nil {
 			return jobs.Result{}, err
 		}
-		return jobs.Result{Status: report.Status, Detail: report}, err
+		result = jobs.Result{Status: report.Status, Detail: report}
+		if report.Status == rewarm.StatusDone && !report.OK() {
+			result.Status = jobs.StatusFailed // it went well, but not well enough
+		}
+		return result, err
 	})
-	return report, errors.Join(err, scratch.Close())
+	return report, err
+}
+
+// drillTier is where a drill brings values to: a scratch prefix of the online tier, or
+// another Redis.
+func (a *App) drillTier(ctx context.Context, o DrillOptions) (*online.Store, error) {
+	cfg := *a.cfg
+	cfg.Project.Name += drillSuffix
+	switch {
+	case len(o.Redis) > 0:
+		r := config.Redis{WriteTimeout: 3 * time.Second}
+		if cfg.Online.Redis != nil {
+			r = *cfg.Online.Redis
+		}
+		r.Addrs, r.Cluster = o.Redis, o.RedisCluster
+		cfg.Online.Redis = &r
+	case o.RedisCluster:
+		return nil, usage("--drill-cluster says what the Redis of --drill-redis is")
+	}
+	return tiers.OpenOnline(ctx, &cfg, a.deps())
 }
 
 // drillSuffix makes the scratch project, whose keys are apart from the real ones.
@@ -211,6 +303,10 @@ func (a *App) rewarmer(ctx context.Context) (*rewarm.Rewarmer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return rewarm.New(a.rewarmConfig(back, on, all))
+}
+
+func (a *App) rewarmConfig(back backing.Store, on *online.Store, all []*feature.View) rewarm.Config {
 	cfg := rewarm.Config{
 		Hot: hotKeys{back, a.clock}, Project: a.cfg.Project.Name,
 		Backing: backingForRewarm{back}, Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
@@ -222,7 +318,7 @@ func (a *App) rewarmer(ctx context.Context) (*rewarm.Rewarmer, error) {
 	if d := a.cfg.Backing.DynamoDB; d != nil {
 		cfg.Region = d.Region
 	}
-	return rewarm.New(cfg)
+	return cfg
 }
 
 // hotKeys is what the readers of all machines are asked for.

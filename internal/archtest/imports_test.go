@@ -88,7 +88,7 @@ var owners = []owner{
 	{"github.com/alicebob/miniredis/", []string{"online/..."}},
 	{"github.com/aws/aws-sdk-go-v2/service/dynamodb", []string{"backing/dynamodb"}},
 	{"github.com/aws/aws-sdk-go-v2/feature/dynamodb/", []string{"backing/dynamodb"}},
-	{"github.com/aws/aws-sdk-go-v2/service/s3", []string{"offline/..."}},
+	{"github.com/aws/aws-sdk-go-v2/service/s3", []string{"offline/...", "rewarm/export"}}, // sources; exports of the table
 	{"github.com/aws/aws-sdk-go-v2/service/sfn", []string{"jobs/stepfunctions"}},
 	{"modernc.org/sqlite", []string{"backing/sqlite"}},
 	{"github.com/robfig/cron/", []string{"jobs"}},

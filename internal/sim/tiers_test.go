@@ -79,9 +79,9 @@ func (o gatedOnline) Warmth(context.Context) (rewarm.Warmth, error) {
 	return w, nil
 }
 
-func (o gatedOnline) ColdFilter(context.Context) (func(feature.Ref) bool, error) {
+func (o gatedOnline) ColdFilter(context.Context, []byte) (func(feature.Ref) bool, []byte, error) {
 	cold := o.MarkerRun() == 0
-	return func(feature.Ref) bool { return cold }, nil
+	return func(feature.Ref) bool { return cold }, nil, nil
 }
 
 func (o gatedOnline) Info(context.Context) (rewarm.Info, error) {

@@ -1,6 +1,6 @@
-// Package export reads a DynamoDB export to S3 as if it were the table: a rewarm from it
-// costs no read units and does not touch the table at all. The export is a full one in
-// DYNAMODB_JSON format:
+// Package export reads a DynamoDB export, in S3 or copied to a folder, as if it were the
+// table: a rewarm from it costs no read units and does not touch the table at all. The
+// export is a full one in DYNAMODB_JSON format:
 //
 //	AWSDynamoDB/<id>/manifest-summary.json   what was exported, and when
 //	AWSDynamoDB/<id>/manifest-files.json     one line per data file: key, items, MD5
@@ -69,7 +69,7 @@ const (
 )
 
 // Open reads the manifests. files is the folder of one export, the one that holds
-// manifest-summary.json: os.DirFS for a local copy, or a view of the bucket.
+// manifest-summary.json: os.DirFS for a local copy, or a [Bucket].
 func Open(files fs.FS) (*Export, error) {
 	e := &Export{files: files, open: map[int]*stream{}}
 	text, err := fs.ReadFile(files, summaryName)
@@ -107,18 +107,20 @@ func Open(files fs.FS) (*Export, error) {
 }
 
 // Name says which table was exported and when; it tells exports apart.
-func (e *Export) Name() string {
-	table := e.summary.TableArn
-	if i := strings.LastIndexByte(table, '/'); i >= 0 {
-		table = table[i+1:]
-	}
-	return table + " at " + e.summary.ExportTime.UTC().Format(time.RFC3339)
+func (e *Export) Name() string { return e.Table() + " at " + e.Time().Format(time.RFC3339) }
+
+// Table is the name of the table that was exported.
+func (e *Export) Table() string {
+	return e.summary.TableArn[strings.LastIndexByte(e.summary.TableArn, '/')+1:]
 }
+
+// Time is the moment that the export shows; DynamoDB is exact to a minute.
+func (e *Export) Time() time.Time { return e.summary.ExportTime.UTC() }
 
 // Size says how many items and bytes the export holds.
 func (e *Export) Size() (items, size int64) { return e.summary.ItemCount, e.summary.Billed }
 
-// Close ends open scans.
+// Close ends open scans, and the files' own connections where they have some.
 func (e *Export) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -126,6 +128,9 @@ func (e *Export) Close() error {
 	for i, s := range e.open {
 		errs = append(errs, s.close())
 		delete(e.open, i)
+	}
+	if c, ok := e.files.(io.Closer); ok {
+		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -261,7 +266,7 @@ func (e *Export) stream(file int) (*stream, error) {
 	s := &stream{info: info, raw: raw, sum: md5.New()} //nolint:gosec // see the import
 	s.tee = bufio.NewReaderSize(io.TeeReader(raw, s.sum), 256<<10)
 	if s.unzip, err = gzip.NewReader(s.tee); err != nil {
-		return nil, errors.Join(fmt.Errorf("scan export: %s: %w: %v", info.name, feature.ErrCorrupt, err), raw.Close())
+		return nil, errors.Join(fmt.Errorf("scan export: %s: %w", info.name, damage(err)), raw.Close())
 	}
 	s.lines = bufio.NewScanner(s.unzip)
 	s.lines.Buffer(make([]byte, 64<<10), maxLine)
@@ -302,7 +307,7 @@ func (s *stream) next() (rec feature.Record, ok bool, err error) {
 // end checks that the file was whole.
 func (s *stream) end() error {
 	if err := s.lines.Err(); err != nil {
-		return fmt.Errorf("scan export: %s after line %d: %w: %v", s.info.name, s.line, feature.ErrCorrupt, err)
+		return fmt.Errorf("scan export: %s after line %d: %w", s.info.name, s.line, damage(err))
 	}
 	if int64(s.line) != s.info.Items {
 		return fmt.Errorf("scan export: %s: %w: %d items, the manifest says %d", s.info.name, feature.ErrCorrupt, s.line, s.info.Items)
@@ -314,6 +319,16 @@ func (s *stream) end() error {
 		return fmt.Errorf("scan export: %s: %w: its MD5 is %s, the manifest says %s; copy it again", s.info.name, feature.ErrCorrupt, got, s.info.MD5)
 	}
 	return nil
+}
+
+// damage says of an error while unpacking whether the file is to blame, or the way to it.
+func damage(err error) error {
+	for _, kind := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotFound, feature.ErrCorrupt, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %v", feature.ErrCorrupt, err)
 }
 
 // Get looks single values up by reading the whole export, once per call: for the few
