@@ -162,6 +162,59 @@ func TestStateMachines(t *testing.T) {
 	}
 }
 
+// TestRewarmIsDistributed: the rewarm's parts are the children of a Distributed Map, are all
+// there, share one attempt, and are followed by one summary of that attempt. That parts
+// cover the segments is tested where they are read (internal/app).
+// Seen red with: MathAdd of 0; the attempt left out of the summary; the mode INLINE.
+func TestRewarmIsDistributed(t *testing.T) {
+	t.Parallel()
+	var m struct {
+		StartAt string
+		States  map[string]struct {
+			Type, Next, ItemsPath, ResultPath string
+			Parameters                        json.RawMessage
+			ItemSelector                      map[string]string
+			ItemProcessor                     struct {
+				ProcessorConfig struct{ Mode, ExecutionType string }
+				StartAt         string
+				States          map[string]struct {
+					Parameters json.RawMessage
+					Retry      []struct{ ErrorEquals []string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(read(t, "step-functions/rewarm.json"), &m); err != nil {
+		t.Fatal(err)
+	}
+	parts, each := m.States[m.StartAt], m.States[m.States[m.StartAt].Next]
+	if !strings.Contains(string(parts.Parameters), "States.ArrayRange(0, States.MathAdd($.tasks, -1), 1)") || each.ItemsPath != parts.ResultPath+".indexes" {
+		t.Errorf("the parts are not 0 to tasks-1: %s from %s", each.ItemsPath, parts.Parameters)
+	}
+	p := each.ItemProcessor
+	if each.Type != "Map" || p.ProcessorConfig.Mode != "DISTRIBUTED" || p.ProcessorConfig.ExecutionType != "STANDARD" {
+		t.Errorf("the parts are run by a %s of mode %+v", each.Type, p.ProcessorConfig)
+	}
+	if got := each.ItemSelector["part.$"]; got != "States.Format('{}/{}', $$.Map.Item.Value, $.tasks)" {
+		t.Errorf("a part is %s", got)
+	}
+	if got := each.ItemSelector["attempt.$"]; got != "$$.Execution.Name" {
+		t.Errorf("the attempt is %s", got)
+	}
+	child := p.States[p.StartAt]
+	for _, want := range []string{"'--attempt',$.attempt", "'--segments',$.segments", "'--segment-range',$.part"} {
+		if !strings.Contains(string(child.Parameters), want) {
+			t.Errorf("a child has no %s: %s", want, child.Parameters)
+		}
+	}
+	if len(child.Retry) < 2 {
+		t.Error("a child that fails is not tried again")
+	}
+	if summary := m.States[each.Next]; !strings.Contains(string(summary.Parameters), "'rewarm','--summary','--attempt',$$.Execution.Name") {
+		t.Errorf("after the parts comes %s, no summary: %s", each.Next, summary.Parameters)
+	}
+}
+
 type stateMachine struct {
 	StartAt string
 	States  map[string]struct {

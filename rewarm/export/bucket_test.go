@@ -146,7 +146,8 @@ func TestBucket(t *testing.T) {
 }
 
 // Trouble on the way is not damage of the export, and damage is not trouble on the way.
-// Seen red with: damage calling everything corrupt; the ETag not compared.
+// Seen red with: damage calling everything corrupt. (A replaced object is also told by
+// its MD5.)
 func TestBucketTrouble(t *testing.T) {
 	files := folder(t, 300, 1)
 	scan := func(b *bucketServer) error {
