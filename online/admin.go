@@ -43,6 +43,33 @@ func (s *Store) FlushAll(ctx context.Context) error {
 	return nil
 }
 
+// Delete removes values whatever their version. Absent ones are no error. It is for retiring
+// a view version; a single entity is erased by putting a tombstone, which also keeps older
+// values from coming back. The results are aligned: nil is gone. The error is that of ctx.
+func (s *Store) Delete(ctx context.Context, refs []feature.Ref) ([]error, error) {
+	results := make([]error, len(refs))
+	keys := s.keys(len(refs), func(i int) feature.Ref { return refs[i] })
+	faults := faults{store: s}
+	for start := 0; start < len(keys); start += s.cfg.PipelineSize {
+		part := keys[start:min(start+s.cfg.PipelineSize, len(keys))]
+		pipe := s.write.universal().Pipeline()
+		cmds := make([]*redis.IntCmd, len(part))
+		for i, key := range part {
+			cmds[i] = pipe.Del(ctx, key)
+		}
+		send(ctx, pipe)
+		for i, cmd := range cmds {
+			if err := cmd.Err(); err != nil {
+				results[start+i] = faults.of(ctx, part[i], err)
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return results, fmt.Errorf("delete %d values from redis: %w", len(refs), err)
+	}
+	return results, nil
+}
+
 // Info is what the servers say about themselves.
 type Info struct {
 	UsedMemory int64  `json:"used_memory"` // bytes, sum of all masters; 0 for the embedded server

@@ -31,6 +31,7 @@ type attempt struct {
 	HotDone   bool           `json:"hot_done,omitempty"`
 	Finished  feature.Micros `json:"finished,omitempty"` // 0: not yet
 	Warm      bool           `json:"warm,omitempty"`     // it marked the tier warm
+	Swept     bool           `json:"swept,omitempty"`    // of another source: see sweep
 
 	revision int64
 }
@@ -61,10 +62,12 @@ type failedRef struct {
 // another source, which comes before it and is not begun again when the second is resumed.
 func (r *Rewarmer) stateName(name string) string {
 	if r.cfg.Source != "" {
-		return "source/" + name
+		return sourcePrefix + name
 	}
 	return name
 }
+
+const sourcePrefix = "source/"
 
 func segmentName(segment int) string { return fmt.Sprintf("segment/%07d", segment) }
 
@@ -156,7 +159,11 @@ func segmentsFor(t Table) int {
 }
 
 func (r *Rewarmer) loadAttempt(ctx context.Context) (attempt, error) {
-	a, rev, err := load[attempt](ctx, r, r.stateName(stateAttempt))
+	return r.attemptNamed(ctx, r.stateName(stateAttempt))
+}
+
+func (r *Rewarmer) attemptNamed(ctx context.Context, name string) (attempt, error) {
+	a, rev, err := load[attempt](ctx, r, name)
 	a.revision = rev
 	return a, err
 }

@@ -41,7 +41,8 @@ type pass struct {
 	room      *room // for so many keys; nil for no bound
 	live      int64 // values to bring, as planned; set with room
 	known     *keyHashes
-	before    Counts // of the checkpoints that the pass began with
+	source    attempt // what brought values that the table may have erased since; none if empty
+	before    Counts  // of the checkpoints that the pass began with
 
 	mu      sync.Mutex // guards what follows, and the contents of cps
 	rep     *Report
@@ -102,8 +103,8 @@ func (r *Rewarmer) newPass(ctx context.Context, req Request, rep *Report, views 
 		pages:     sync.Pool{New: func() any { return new(feature.ScanPage) }},
 		witnesses: witnessesPer(a.Segments),
 	}
-	if req.Sweep {
-		p.known = &keyHashes{}
+	if err := p.mustSweep(ctx); err != nil {
+		return nil, err
 	}
 	if !target.all {
 		err := p.remember(ctx)
@@ -305,7 +306,7 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 	if err := p.lost(ctx, ws); err != nil {
 		return p.verdict(err)
 	}
-	if p.req.Sweep {
+	if p.source.ID != "" {
 		if err := p.sweep(ctx); err != nil {
 			return p.verdict(err)
 		}

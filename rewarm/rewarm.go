@@ -178,10 +178,6 @@ type Request struct {
 	// Hottest takes as much as the online tier's memory holds when not everything fits: the
 	// hot keys, hottest first, then whatever else the scan brings. Such a run ends partial.
 	Hottest bool
-	// Sweep also removes what only the online tier has: values that an earlier source (an
-	// export) brought and that the table has erased since. It needs all segments and an
-	// online tier that can remove (see [Deleter]).
-	Sweep bool
 	// NoHot leaves the hot-first phase out.
 	NoHot bool
 }
@@ -324,9 +320,6 @@ func (r *Rewarmer) check(req Request) (viewSet, error) {
 	}
 	if !(req.Verify >= 0 && req.Verify <= 1) {
 		add(fmt.Sprintf("a share of %v of the keys to verify", req.Verify), "give 0 to 1")
-	}
-	if req.Sweep && (req.Range || views.subset) {
-		add("a sweep of a part", "it needs all segments and all views")
 	}
 	if err := ps.Err(); err != nil {
 		return views, fmt.Errorf("rewarm: %w", err)

@@ -2,6 +2,7 @@ package rewarm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -41,12 +42,33 @@ func (k *keyHashes) add(recs []feature.Record) {
 
 // sorted is to be called once, when everything has been added.
 func (k *keyHashes) sorted() []uint64 {
+	if k == nil {
+		return nil
+	}
 	slices.Sort(k.hashes)
 	return k.hashes
 }
 
-// sweep removes what only the online tier has. Every key that the scan of this run did not
-// show is asked for in the table, so that a scan that was resumed costs reads, never a value.
+// mustSweep finds out whether values came from another source since the table last had the
+// word: an export knows nothing of what was erased after it.
+func (p *pass) mustSweep(ctx context.Context) error {
+	if p.r.cfg.Source != "" {
+		return nil
+	}
+	source, err := p.r.attemptNamed(ctx, sourcePrefix+stateAttempt)
+	if err != nil || source.ID == "" || source.Swept {
+		return err
+	}
+	p.source = source
+	if !p.req.Range { // a range sees too little of the table to remember
+		p.known = &keyHashes{}
+	}
+	return nil
+}
+
+// sweep removes what only the online tier has: values that another source brought and that
+// the table has erased. Every key that the scan of this run did not show is asked for in the
+// table, so that a scan that was resumed, or of a range, costs reads, never a value.
 func (p *pass) sweep(ctx context.Context) error {
 	v := &verifier{
 		r: p.r, req: VerifyRequest{Fraction: 1, Repair: true}, views: p.views, scanner: p.scanner, all: true,
@@ -58,8 +80,17 @@ func (p *pass) sweep(ctx context.Context) error {
 	}
 	p.rep.Swept += v.rep.Repaired
 	if left := v.rep.Differences() - v.rep.Repaired; left > 0 {
-		p.rep.Status = StatusPartial
-		p.rep.Problems = append(p.rep.Problems, fmt.Sprintf("%s values that the table has not are left in the online tier (%s); hearth verify --repair tries again", count(left), v.rep.Unrepaired))
+		p.rep.Status = StatusPartial // the next run sweeps again
+		p.rep.Problems = append(p.rep.Problems, fmt.Sprintf("%s values that the table has not are left in the online tier (%s); run it again", count(left), v.rep.Unrepaired))
+		return nil
 	}
-	return nil
+	if p.views.subset {
+		return nil
+	}
+	p.source.Swept = true
+	_, err := p.r.save(ctx, sourcePrefix+stateAttempt, &p.source, p.source.revision)
+	if errors.Is(err, feature.ErrConflict) { // somebody brings an export anew: the next run sweeps
+		return nil
+	}
+	return err
 }

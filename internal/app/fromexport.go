@@ -46,7 +46,7 @@ func (a *App) rewarmFromExport(ctx context.Context, run uint64, req rewarm.Reque
 		report.Problems = append(report.Problems, "what was written or erased since the export is not caught up, so the online tier is not marked warm; hearth rewarm does it")
 		return report, resultOf(report), nil
 	}
-	req.Sweep, req.NoHot = len(req.Views) == 0, true
+	req.NoHot = true // the hot keys are in with the others
 	req.Force = true // what is still to come is little, and most of the room is already taken
 	report, result, err = a.rewarm(ctx, run, req)
 	if report != nil {
