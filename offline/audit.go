@@ -53,9 +53,13 @@ const maxExactQuantiles = 20_000_000
 // ErrLeak marks a training set that failed its own audit. Nothing was published.
 var ErrLeak = errors.New("a feature is newer than its label, or older than its TTL")
 
+// errOtherRows marks a training set whose rows are not the spine's, in its order.
+var errOtherRows = errors.New("the written rows are not the spine's, in the spine's order")
+
 // audit reads the written files again and compares them with the winners: every label has
 // its row, and no row has a feature from after its label. It fills the manifest.
 func (d *dataset) audit(ctx context.Context, dir string) error {
+	d.begin("audit")
 	written := &spine{types: map[string]string{}, timeCol: d.spine.timeCol}
 	files := make([]located, len(d.manifest.Files))
 	for i, f := range d.manifest.Files {
@@ -76,6 +80,10 @@ func (d *dataset) audit(ctx context.Context, dir string) error {
 	at, ok := micros(sql.Ident(d.spine.timeCol), types[d.spine.timeCol], "")
 	if !ok {
 		return fmt.Errorf("the written label time has type %s", types[d.spine.timeCol])
+	}
+	written.time = at
+	if err := d.sameSpine(ctx, written); err != nil {
+		return err
 	}
 	labels := fmt.Sprintf("(SELECT %s AS row_id, %s AS t FROM %s)", written.rowID, at, written.from)
 	if err := d.auditViews(ctx, labels); err != nil {
@@ -190,6 +198,7 @@ func (d *dataset) timeline(ctx context.Context, labels string, first, last int64
 // depends on content and order, and not on how the rows are laid out in files, row groups
 // and pages, nor on the order in which they are read here.
 func (d *dataset) digest(ctx context.Context, written *spine) error {
+	d.begin("digest")
 	var names []string
 	err := d.Each(ctx, "SELECT column_name FROM (DESCRIBE SELECT * FROM "+written.from+")", func(scan func(dest ...any) error) error {
 		var name string
@@ -304,23 +313,36 @@ func appendAny(dst []byte, c *duck.Column, i int) []byte {
 }
 
 // sumFiles records size and hash of the output files.
-func (d *dataset) sumFiles(dir string) error {
+func (d *dataset) sumFiles(ctx context.Context, dir string) error {
 	for i := range d.manifest.Files {
 		f := &d.manifest.Files[i]
 		var err error
-		if f.Bytes, f.SHA256, err = sumFile(filepath.Join(dir, f.Path)); err != nil {
+		if f.Bytes, f.SHA256, err = sumFile(ctx, filepath.Join(dir, f.Path)); err != nil {
 			return fmt.Errorf("read output: %w", err)
 		}
 	}
 	return nil
 }
 
-func sumFile(path string) (size int64, sum string, err error) {
+// untilDone reads until the context ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(p)
+}
+
+func sumFile(ctx context.Context, path string) (size int64, sum string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0, "", err
 	}
 	h := sha256.New()
-	size, err = io.Copy(h, f)
+	size, err = io.Copy(h, untilDone{ctx, f})
 	return size, hex.EncodeToString(h.Sum(nil)), errors.Join(err, f.Close())
 }

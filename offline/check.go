@@ -44,6 +44,9 @@ func (s *session) check(ctx context.Context, v *feature.View) feature.Problems {
 		files = sample(files, query)
 		src.hive = partitions(v.Source.Path, files)
 		src.from = readParquet(files, len(src.hive) > 0)
+		if err := s.evolved(ctx, src, files); err != nil {
+			return asProblems(v, field, src.unreadable(err))
+		}
 	} else {
 		src.from = "(\n" + query + "\n)"
 	}
@@ -78,7 +81,7 @@ func asProblems(v *feature.View, field string, err error) feature.Problems {
 func (e *Engine) explain(err error) error {
 	switch {
 	case duck.IsKind(err, duck.Memory):
-		return fmt.Errorf("%w; nothing was published: raise offline.memory (now %d MiB), or free space in temp_dir %s", err, e.config.MemoryBytes>>20, e.config.TempDir)
+		return fmt.Errorf("%w; nothing was published: raise --memory or offline.memory (now %d MiB), or free space in temp_dir %s", err, e.config.MemoryBytes>>20, e.config.TempDir)
 	case diskFull(err):
 		return fmt.Errorf("%w; nothing was published and what stood there before is kept: free space for the output and for temp_dir %s", err, e.config.TempDir)
 	}

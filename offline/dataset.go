@@ -28,6 +28,9 @@ type dataset struct {
 	manifest *Manifest
 	queries  hash.Hash // of the statements, for the query digest
 	snapshot *SnapshotManifest
+	assembly Assembly
+	doing    string   // what the running statement is for
+	shelves  []string // the scratch files of the views, where they are shelved
 }
 
 // outputColumn is one column of the training set beyond the spine's.
@@ -52,7 +55,7 @@ func (e *Engine) CheckDataset(ctx context.Context, req DatasetRequest) feature.P
 	if err := d.validate(); err != nil {
 		return append(problems, listed(err)...)
 	}
-	if d.spine, err = s.openSpine(ctx, req.Spine); err != nil {
+	if d.spine, err = s.openSpine(ctx, req.Spine, req.textKeys()); err != nil {
 		problems = append(problems, listed(err)...)
 	}
 	seen := map[feature.ViewID]bool{}
@@ -107,19 +110,22 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	if err := d.bind(ctx); err != nil {
 		return nil, err
 	}
+	d.assembly = d.assemble()
+	d.manifest.Assembly = d.assembly
 	req := d.req
 	p, err := newPublisher(req.Output)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	if err := d.follow(ctx); err != nil {
+		return nil, err
+	}
 	for i := range req.Selection.Groups {
-		req.Progress.Report(telemetry.Progress{Stage: "join " + req.Selection.Groups[i].Alias, Unit: "views", Done: int64(i), Total: int64(len(req.Selection.Groups))})
 		if err := d.join(ctx, i); err != nil {
 			return nil, fmt.Errorf("join view %s: %w", req.Selection.Groups[i].Alias, err)
 		}
 	}
-	req.Progress.Report(telemetry.Progress{Stage: "write", Unit: "rows", Total: d.spine.total})
 	target := p.dir
 	if d.req.FileFormat == "csv" { // which holds no types: what is audited is Parquet
 		target = d.dir
@@ -135,7 +141,7 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 			return nil, fmt.Errorf("write CSV: %w", err)
 		}
 	}
-	if err := d.sumFiles(p.dir); err != nil {
+	if err := d.sumFiles(ctx, p.dir); err != nil {
 		return nil, err
 	}
 	if err := d.unchanged(); err != nil {
@@ -155,6 +161,28 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	}
 	req.Progress.Report(telemetry.Progress{Stage: "done", Unit: "rows", Done: d.spine.total, Total: d.spine.total})
 	return d.manifest, nil
+}
+
+// follow passes on how far DuckDB is with each statement.
+func (d *dataset) follow(ctx context.Context) error {
+	if d.req.Progress == nil {
+		return nil
+	}
+	return d.Watch(ctx, func(done, total int64) {
+		d.req.Progress(telemetry.Progress{Stage: d.doing, Unit: "rows", Done: done, Total: total})
+	})
+}
+
+// begin names what the next statements are for.
+func (d *dataset) begin(stage string) {
+	d.doing = stage
+	d.req.Progress.Report(telemetry.Progress{Stage: stage, Unit: "rows"})
+}
+
+// beginView does so for a step of a view's join.
+func (d *dataset) beginView(i int, step string) {
+	groups := d.req.Selection.Groups
+	d.begin(fmt.Sprintf("view %d of %d, %s: %s", i+1, len(groups), groups[i].Alias, step))
 }
 
 // newDigest starts a query digest.
@@ -206,7 +234,7 @@ func (d *dataset) bind(ctx context.Context) error {
 		}
 		return err
 	}
-	if d.spine, err = d.openSpine(ctx, d.req.Spine); err != nil {
+	if d.spine, err = d.openSpine(ctx, d.req.Spine, d.req.textKeys()); err != nil {
 		if err = collect(err); err != nil {
 			return fmt.Errorf("open spine: %w", err)
 		}
@@ -318,6 +346,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 		Fetch: slices.Clone(g.Features),
 	}
 	slices.Sort(j.Fetch)
+	d.beginView(i, "labels")
 	if err := d.run(ctx, "spine", j); err != nil {
 		return err
 	}
@@ -343,6 +372,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	case PlanBucket, PlanHash:
 		template, j.Bucket = "winner_hash", plan == PlanBucket
 	}
+	d.beginView(i, "winners")
 	if err := d.run(ctx, template, j); err != nil {
 		return err
 	}
@@ -356,7 +386,14 @@ func (d *dataset) join(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	return d.Exec(ctx, fmt.Sprintf("DROP TABLE s%d; DROP TABLE w%d", i, i))
+	if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE s%d; DROP TABLE w%d", i, i)); err != nil {
+		return err
+	}
+	if d.assembly == AssemblyShelf {
+		d.beginView(i, "keep")
+		return d.shelve(ctx, i, j)
+	}
+	return nil
 }
 
 // faulty reports whether rows of the source are left out for values out of range.
@@ -385,12 +422,16 @@ func (d *dataset) fetch(ctx context.Context, i int, j sql.Join, v *ViewManifest)
 	if !j.KnownAt {
 		j.Limit = tieFactor*winners + 1000
 	}
+	d.beginView(i, "features")
 	if err := d.run(ctx, "fetch", j); err != nil {
 		return err
 	}
 	count := func(dest *int64) error { return d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM m%d", i), dest) }
 	if err := count(&fetched); err != nil {
 		return err
+	}
+	if fetched > winners {
+		d.beginView(i, "ties")
 	}
 	switch {
 	case j.Limit > 0 && fetched >= j.Limit:
@@ -434,6 +475,7 @@ func (d *dataset) fetch(ctx context.Context, i int, j sql.Join, v *ViewManifest)
 
 // write runs the last step: the spine with all features, in the spine's order.
 func (d *dataset) write(ctx context.Context, dir string) error {
+	d.begin("write")
 	out := sql.Output{Spine: sql.Spine{From: d.spine.from, RowID: d.spine.rowID}}
 	for i := range d.req.Selection.Groups {
 		out.Joins = append(out.Joins, i)
@@ -444,7 +486,15 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 	for _, c := range d.columns {
 		out.Columns = append(out.Columns, c.expr+" AS "+sql.Ident(c.name))
 	}
-	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", d.metadata()}
+	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", fmt.Sprintf("ROW_GROUP_SIZE %d", groupRows(rowGroupBytes, d.rowWidth(), 4*vector, rowGroupRows)), d.metadata()}
+	template, shelf := "output", ""
+	if d.assembly == AssemblyShelf {
+		var err error
+		if shelf, err = d.shelveSpine(ctx); err != nil {
+			return err
+		}
+		template = "output_stack"
+	}
 	step := d.req.PartitionRows
 	if step == 0 {
 		step = max(d.spine.total, 1)
@@ -455,7 +505,8 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 		if d.req.PartitionRows > 0 {
 			out.Where = fmt.Sprintf("s.row_id__ >= %d AND s.row_id__ < %d", from, from+step)
 		}
-		text, err := sql.DuckDB("output", out)
+		d.stack(&out, shelf, from, from+step, d.req.PartitionRows > 0)
+		text, err := sql.DuckDB(template, out)
 		if err != nil {
 			return err
 		}
@@ -463,13 +514,13 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 			return err
 		}
 		d.manifest.Files = append(d.manifest.Files, OutputFile{Path: name, Rows: min(step, d.spine.total-from)})
-		d.req.Progress.Report(telemetry.Progress{Stage: "write", Unit: "rows", Done: min(from+step, d.spine.total), Total: d.spine.total})
 	}
 	return nil
 }
 
 // convertOutput turns the audited Parquet files into CSV files.
 func (d *dataset) convertOutput(ctx context.Context, from, to string) error {
+	d.begin("write CSV")
 	for i := range d.manifest.Files {
 		f := &d.manifest.Files[i]
 		source := readParquet([]located{{local: filepath.Join(from, f.Path)}}, false)

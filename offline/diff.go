@@ -92,7 +92,7 @@ func (s *session) rowsOf(ctx context.Context, m *Manifest) (string, error) {
 	}
 	if isCSV(m.Files[0].Path) {
 		var err error
-		if files, err = s.convertCSV(ctx, files); err != nil {
+		if files, err = s.convertCSV(ctx, files, "", nil); err != nil {
 			return "", err
 		}
 	}

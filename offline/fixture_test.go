@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/md5"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -246,4 +247,16 @@ func shuffled[T any](rows []T, seed uint64) []T {
 		out[i], out[j] = out[j], out[i]
 	}
 	return out
+}
+
+// setGlobal changes a setting of an engine's DuckDB.
+func setGlobal(t testing.TB, e *Engine, name string, value int) {
+	t.Helper()
+	s, err := e.session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Exec(t.Context(), fmt.Sprintf("SET GLOBAL %s = %d", name, value)), s.close()); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -35,7 +35,8 @@ type Manifest struct {
 	QueryDigest  string    `json:"query_digest"`
 	Engine       string    `json:"engine"` // with its version
 
-	Options DatasetOptions `json:"options"`
+	Options  DatasetOptions `json:"options"`
+	Assembly Assembly       `json:"assembly"` // how the views were put together
 	// Snapshot is set for a snapshot, whose spine is made up of entities at one time.
 	Snapshot *SnapshotManifest `json:"snapshot,omitempty"`
 	Spine    SpineManifest     `json:"spine"`

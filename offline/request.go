@@ -49,6 +49,8 @@ type DatasetRequest struct {
 	// Plan forces a plan for every view. Defaults to choosing one per view.
 	Plan Plan
 
+	assembly Assembly // forced by tests
+
 	ConfigDigest string // recorded in the manifest and the files
 	Service      string // recorded
 	Run          uint64 // recorded

@@ -96,7 +96,7 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 	}
 	local := files
 	if isCSV(files[0].Path) {
-		if local, err = d.convertCSV(ctx, files); err != nil {
+		if local, err = d.convertCSV(ctx, files, "", d.entityText(req)); err != nil {
 			return "", err
 		}
 	}
@@ -110,6 +110,13 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 		star = "* EXCLUDE (" + sql.Ident(SnapshotTime) + ")"
 	}
 	return fmt.Sprintf("SELECT %s, make_timestamptz(%d) AS %s FROM %s ORDER BY file_index, file_row_number", star, int64(req.At), sql.Ident(SnapshotTime), from), nil
+}
+
+// entityText are the columns of the entity file that hold join keys of type string.
+func (d *dataset) entityText(req SnapshotRequest) map[string]bool {
+	with := d.req
+	with.Spine.JoinKeys = req.JoinKeys
+	return with.textKeys()
 }
 
 // knownEntities renders the distinct keys of all selected views up to the time.

@@ -25,7 +25,8 @@ type source struct {
 	hive   map[string]bool   // columns that are partition folders
 	scan   sql.Scan
 	faults []fault
-	query  string // the rendered query of a query source
+	query  string            // the rendered query of a query source
+	varies map[string]string // columns whose type differs between files, and where
 }
 
 // fault is a condition under which a row cannot become a value.
@@ -141,6 +142,9 @@ func (s *session) open(ctx context.Context, v *feature.View, only []feature.File
 	} else {
 		src.hive = partitions(v.Source.Path, src.files)
 		src.from = readParquet(src.files, len(src.hive) > 0)
+		if err := s.evolved(ctx, src, src.files); err != nil {
+			return nil, src.unreadable(err)
+		}
 	}
 	if src.types, err = s.describe(ctx, src.from); err != nil {
 		return nil, src.unreadable(err)
@@ -148,6 +152,9 @@ func (s *session) open(ctx context.Context, v *feature.View, only []feature.File
 	if len(src.files) < len(files) && src.lacks() {
 		if err := s.stage(ctx, files); err != nil {
 			return nil, err
+		}
+		if err := s.evolved(ctx, src, files); err != nil {
+			return nil, src.unreadable(err)
 		}
 		all, err := s.describe(ctx, readParquet(files, len(src.hive) > 0))
 		if err != nil {
@@ -290,7 +297,7 @@ func (src *source) bind() feature.Problems {
 		}
 		c, wants, ok := convert(expr, found, t, src.hive[col])
 		if !ok {
-			problems = append(problems, withRemedy(problemAt(v, field, "column %q has type %s, which cannot be %s", col, found, t),
+			problems = append(problems, withRemedy(problemAt(v, field, "column %q has type %s, which cannot be %s", col, src.differs(col, found), t),
 				"%s needs %s: change the declared type, or convert in a query source", t, wants))
 		}
 		return c, ok
@@ -313,7 +320,7 @@ func (src *source) bind() feature.Problems {
 	if expr, found, ok := column("source.timestamp_field", v.Source.TimestampField); ok {
 		us, ok := micros(expr, found, v.Source.TimestampUnit)
 		if !ok {
-			problems = append(problems, withRemedy(problemAt(v, "source.timestamp_field", "column %q has type %s, which is no time", v.Source.TimestampField, found),
+			problems = append(problems, withRemedy(problemAt(v, "source.timestamp_field", "column %q has type %s, which is no time", v.Source.TimestampField, src.differs(v.Source.TimestampField, found)),
 				"use a timestamp or date column, or set timestamp_unit for epoch integers, or convert in a query source"))
 		}
 		src.scan.Event = us
@@ -347,6 +354,11 @@ func (src *source) bind() feature.Problems {
 			fits(c, fmt.Sprintf("feature %q is out of range for %s", f.Name, f.Type))
 		}
 	}
+	for _, name := range reserved {
+		if found := src.types[name]; found != "" {
+			problems = append(problems, withRemedy(problemAt(v, "source", "the source has a column %q, a name that Hearth numbers its rows with", name), "rename it in the files, or leave it out in a query source"))
+		}
+	}
 	src.scan.From = src.from
 	for _, f := range src.faults {
 		if strings.HasPrefix(f.reason, "feature ") { // the joins themselves drop NULL keys and times
@@ -355,6 +367,18 @@ func (src *source) bind() feature.Problems {
 	}
 	return problems
 }
+
+// differs names a column's type, and where it comes from when the files do not agree.
+func (src *source) differs(column, found string) string {
+	if where := src.varies[column]; where != "" {
+		return found + " (" + where + ")"
+	}
+	return found
+}
+
+// reserved are columns that number rows and name files: a stored column of such a name
+// would take their place.
+var reserved = []string{"file_row_number", "file_index", "filename"}
 
 // suggest names the columns that exist, the likely one first.
 func (src *source) suggest(name string) string {

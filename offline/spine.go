@@ -3,7 +3,6 @@ package offline
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -29,13 +28,9 @@ func spineProblem(field, format string, args ...any) feature.Problem {
 	return feature.Problem{Path: "spine." + field, Message: fmt.Sprintf(format, args...)}
 }
 
-func isCSV(path string) bool {
-	path = strings.TrimSuffix(strings.ToLower(path), ".gz")
-	return strings.HasSuffix(path, ".csv") || strings.HasSuffix(path, ".tsv")
-}
-
-// openSpine binds the spine. Problems are returned as feature.Problems.
-func (s *session) openSpine(ctx context.Context, spec Spine) (*spine, error) {
+// openSpine binds the spine. Columns of a CSV file that are named in text are taken as they
+// are written. Problems are returned as feature.Problems.
+func (s *session) openSpine(ctx context.Context, spec Spine, text map[string]bool) (*spine, error) {
 	files, err := s.engine.list(ctx, spec.Path)
 	if err != nil {
 		return nil, feature.Problems{spineProblem("path", "%v", err)}
@@ -46,7 +41,7 @@ func (s *session) openSpine(ctx context.Context, spec Spine) (*spine, error) {
 	sp := &spine{files: files, timeCol: spec.TimestampField, types: map[string]string{}}
 	readable := files
 	if isCSV(files[0].Path) {
-		if readable, err = s.convertCSV(ctx, files); err != nil {
+		if readable, err = s.convertCSV(ctx, files, spec.TimestampField, text); err != nil {
 			return nil, err
 		}
 	}
@@ -66,6 +61,11 @@ func (s *session) openSpine(ctx context.Context, spec Spine) (*spine, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range append([]string{"row_id__"}, reserved...) {
+		if sp.types[name] != "" {
+			return nil, feature.Problems{withRemedy(spineProblem("path", "the spine has a column %q, a name that Hearth numbers its rows with", name), "rename the column")}
+		}
 	}
 	found, ok := sp.types[spec.TimestampField]
 	if !ok {
@@ -110,22 +110,6 @@ func (s *session) countRows(ctx context.Context, sp *spine, readable []located) 
 	return nil
 }
 
-// convertCSV turns each CSV file into scratch Parquet, one thread per file: a parallel
-// CSV reader would lose the order of the rows.
-func (s *session) convertCSV(ctx context.Context, files []located) ([]located, error) {
-	out := make([]located, len(files))
-	for i, f := range files {
-		out[i] = f
-		out[i].local = filepath.Join(s.dir, fmt.Sprintf("spine%d.parquet", i))
-		query := fmt.Sprintf("COPY (SELECT * FROM read_csv(%s, sample_size = -1, parallel = false)) TO %s (FORMAT parquet, COMPRESSION zstd)",
-			sql.Literal(f.local), sql.Literal(out[i].local))
-		if err := s.Exec(ctx, query); err != nil {
-			return nil, feature.Problems{withRemedy(spineProblem("path", "%s cannot be read as CSV: %v", f.Path, err), "check the file, or store the spine as Parquet")}
-		}
-	}
-	return out, nil
-}
-
 // checkTimes refuses infinite label times: the newest row would match them, from any future.
 func (s *session) checkTimes(ctx context.Context, sp *spine) (nullTimes int64, err error) {
 	var infinite int64
@@ -139,6 +123,19 @@ func (s *session) checkTimes(ctx context.Context, sp *spine) (nullTimes int64, e
 			"give these labels a time, or NULL to keep the rows without features")}
 	}
 	return nullTimes, nil
+}
+
+// textKeys are the spine columns that hold join keys of type string.
+func (req *DatasetRequest) textKeys() map[string]bool {
+	columns := map[string]bool{}
+	for _, g := range req.Selection.Groups {
+		for _, jk := range g.View.JoinKeys {
+			if jk.Type == feature.String {
+				columns[req.keyColumn(g, jk.Name)] = true
+			}
+		}
+	}
+	return columns
 }
 
 // keyColumn is the spine column that holds a join key of a group.

@@ -213,4 +213,15 @@ type Output struct {
 	// Options of COPY, for example FORMAT parquet, COMPRESSION zstd.
 	Options []string
 	Where   string // "" or a range of row_id
+	// Shelf and Shelves are the spine and the views in scratch files of one row per spine
+	// row, for the form of the last step that holds nothing in memory.
+	Shelf   string
+	Shelves []string
+}
+
+// Shelf moves the winners of one join into a scratch file.
+type Shelf struct {
+	Join
+	Path    string
+	Options []string
 }

@@ -52,6 +52,10 @@ func TestGolden(t *testing.T) {
 			Path: "it's out.parquet", Options: []string{"FORMAT parquet", "COMPRESSION zstd"}}},
 		"output_part": {"output", sql.Output{Spine: join.Spine, Joins: []int{0}, Columns: []string{`s."label"`}, Path: "part.parquet", Options: []string{"FORMAT parquet"},
 			Where: "s.row_id__ >= 0 AND s.row_id__ < 100"}},
+		"output_stack": {"output_stack", sql.Output{Columns: []string{`s."label"`, `m0.f0 AS "trips"`}, Shelf: "read_parquet(['spine.parquet'])",
+			Shelves: []string{"read_parquet(['v0.parquet'])", "read_parquet(['v1.parquet'])"}, Path: "part.parquet", Options: []string{"FORMAT parquet"}}},
+		"shelf":       {"shelf", sql.Shelf{Join: join, Path: "v0.parquet", Options: []string{"FORMAT parquet"}}},
+		"shelf_spine": {"shelf_spine", sql.Shelf{Join: join, Path: "spine.parquet", Options: []string{"FORMAT parquet"}}},
 	} {
 		got, err := sql.DuckDB(c.template, c.data)
 		if err != nil {

@@ -51,14 +51,17 @@ func newProgress(e *env, stage string) telemetry.ProgressFunc {
 
 func progressLines(e *env, stage string) telemetry.ProgressFunc {
 	start := clock.System.Now()
-	last := start
+	last, current := start, ""
 	return func(p telemetry.Progress) {
 		now := clock.System.Now()
+		if p.Stage != current { // the rate is that of the stage
+			start, current = now, p.Stage
+		}
 		if now.Sub(last) < lineEvery {
 			return
 		}
 		last = now
-		rate := float64(p.Done) / now.Sub(start).Seconds()
+		rate := float64(p.Done) / max(now.Sub(start).Seconds(), 0.001)
 		if p.Stage == "" {
 			p.Stage = stage
 		}

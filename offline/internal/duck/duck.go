@@ -81,7 +81,54 @@ func (d *DB) Close() {
 }
 
 // Conn is one connection: a session with its own temporary tables. One statement at a time.
-type Conn struct{ conn mapping.Connection }
+type Conn struct {
+	conn mapping.Connection
+	// watch is told, now and then, how far the running statement is.
+	watch func(done, total int64)
+}
+
+// progressEvery is how often a running statement is asked how far it is.
+const progressEvery = 200 * time.Millisecond
+
+// Watch reports the progress of the statements that follow: rows done of rows in total, as
+// DuckDB estimates them. watch is called while a statement runs, from a goroutine of its own
+// that has ended when the statement's rows are closed. A nil watch ends the reports.
+func (c *Conn) Watch(ctx context.Context, watch func(done, total int64)) error {
+	c.watch = nil
+	if watch == nil {
+		return nil
+	}
+	if err := c.Exec(ctx, "SET enable_progress_bar = true; SET enable_progress_bar_print = false"); err != nil {
+		return err
+	}
+	c.watch = watch
+	return nil
+}
+
+// follow asks for the progress of the running statement until the returned function is called.
+func (c *Conn) follow() (release func()) {
+	if c.watch == nil {
+		return func() {}
+	}
+	watch := c.watch
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-clock.System.After(progressEvery):
+			}
+			p := mapping.QueryProgress(c.conn)
+			// Before DuckDB knows, the share is negative and both counts are meaningless.
+			if share, done, total := mapping.QueryProgressTypeMembers(&p); share >= 0 && total > 0 {
+				watch(int64(min(done, total)), int64(total))
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(stop); <-stopped })
+}
 
 // Connect opens a connection.
 func (d *DB) Connect() (*Conn, error) {
@@ -146,7 +193,8 @@ func (c *Conn) run(ctx context.Context, stmt mapping.PreparedStatement) (*Rows, 
 		return nil, context.Cause(ctx)
 	}
 	r := &Rows{ctx: ctx, stmt: stmt}
-	r.release = c.interruptOnDone(ctx)
+	interrupts, reports := c.interruptOnDone(ctx), c.follow()
+	r.release = func() { interrupts(); reports() }
 	var pending mapping.PendingResult
 	if mapping.PendingPreparedStreaming(stmt, &pending) == mapping.StateError {
 		err := newError(mapping.PendingError(pending))
@@ -197,6 +245,7 @@ func newError(message string) *Error {
 		e.Kind = Interrupted
 	case "Out of Memory Error":
 		e.Kind = Memory
+		e.Message, _, _ = strings.Cut(message, "\n") // what follows is advice for users of SQL
 	case "IO Error", "Invalid Input Error", "HTTP Error":
 		e.Kind = IO
 	case "Binder Error", "Catalog Error", "Parser Error":

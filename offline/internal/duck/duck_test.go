@@ -81,17 +81,47 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	timer := time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
 	defer timer.Stop()
-	begin := time.Now()
-	err := c.Exec(ctx, `SELECT sum(a.i * b.i) FROM range(100000000) a(i), range(100000) b(i)`)
+	// It would run for days: that it returns at all is the interrupt.
+	err := c.Exec(ctx, `SELECT sum(a.i * b.i) FROM range(100000000) a(i), range(100000000) b(i)`)
 	if !errors.Is(err, cause) {
 		t.Fatalf("err %v, want the cause", err)
-	}
-	if d := time.Since(begin); d > 2*time.Second {
-		t.Fatalf("cancel took %v", d)
 	}
 	var n int64
 	if err := c.QueryRow(t.Context(), "SELECT 7", &n); err != nil || n != 7 {
 		t.Fatalf("the connection does not work after a cancel: %d, %v", n, err)
+	}
+}
+
+// A long statement says how far it is, and says nothing once its rows are closed.
+// Seen red without the progress bar's setting.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	c := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var reports int
+	err := c.Watch(ctx, func(done, total int64) {
+		if done < 0 || done > total || total <= 0 {
+			t.Errorf("%d of %d", done, total)
+		}
+		if reports++; reports == 3 {
+			cancel() // heard enough: the statement would run for days
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Exec(ctx, `SELECT sum(a.i * b.i) FROM range(100000000) a(i), range(100000000) b(i)`); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if reports < 3 {
+		t.Errorf("%d reports", reports)
+	}
+	if err := c.Watch(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Exec(t.Context(), "SELECT 1"); err != nil {
+		t.Fatal(err)
 	}
 }
 

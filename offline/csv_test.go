@@ -1,0 +1,61 @@
+package offline
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hearthstore/hearth/feature"
+)
+
+// A CSV spine keeps what is written in it. Seen red with DuckDB's guesses taken as they
+// come: the zip code without its zero, the long number rounded, 3 April for 4 March.
+func TestCSVSpine(t *testing.T) {
+	t.Parallel()
+	e := openEngine(t)
+	dir := t.TempDir()
+	copySQL(t, e, "SELECT '01234' AS zip, TIMESTAMP '2021-01-01' AS at, 7 AS a", filepath.Join(dir, "f.parquet"))
+	view := &feature.View{Name: "v", Version: 1, JoinKeys: []feature.JoinKey{{Name: "zip", Type: feature.String}}, Source: feature.Source{Path: filepath.Join(dir, "f.parquet"), TimestampField: "at"},
+		Features: []feature.Feature{{Field: feature.Field{Name: "a", Type: feature.Int64}}}}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := func(spine string) (*Manifest, error) {
+		return e.BuildDataset(t.Context(), DatasetRequest{Name: "d", Spine: Spine{Path: filepath.Join(dir, spine), TimestampField: "t"},
+			Selection: selectionOf(t, []*feature.View{view}, ref(t, "v:*")), Output: filepath.Join(dir, "out"), FileFormat: "csv"})
+	}
+	// The second file has no leading zero: the column is text all the same, as the key is.
+	write("l1.csv", "id,zip,code,big,day,t,share\n1,01234,007,12345678901234567890123,03/04/2021,2021-08-25,0.30000000000000004\n2,,1,2,05/06/2021,2021-08-26T12:00:00+02:00,2\n")
+	write("l2.csv", "id,zip,code,big,day,t,share\n3,99999,008,3,07/08/2021,,1\n")
+	m, err := build("l*.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "out", "part-00000.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "id,zip,code,big,day,t,share,a\n" +
+		"1,01234,007,12345678901234567890123,03/04/2021,2021-08-25 00:00:00+00,0.30000000000000004,7\n" +
+		"2,,1,2,05/06/2021,2021-08-26 10:00:00+00,2.0,\n" +
+		"3,99999,008,3,07/08/2021,,1.0,\n"
+	if string(text) != want || m.Views[0].Matched != 1 || m.Spine.NullTimes != 1 {
+		t.Errorf("got\n%swant\n%s", text, want)
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"day or month": {"zip,t\n1,2021-08-25\n2,03/04/2021\n3,04/05/2021\n", "2 rows have no ISO 8601 time in column \"t\", the first is row 2"},
+		"epoch":        {"zip,t\n1,1609459200\n", "1 rows have no ISO 8601 time"},
+		"no column":    {"zip,when\n1,2021-08-25\n", `the spine has no column "t"`},
+		"no such day":  {"zip,t\n1,2021-02-31\n", "1 rows have no ISO 8601 time"},
+	} {
+		write("bad.csv", c.text)
+		if _, err := build("bad.csv"); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package offline
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hearthstore/hearth/feature"
+)
+
+// What may change between the files of a source, and what is an error that names the file.
+// Seen red without evolved: the renamed column reads as null, the rows without a key are gone.
+func TestFilesEvolve(t *testing.T) {
+	t.Parallel()
+	e := openEngine(t)
+	const jan, feb, mar = "TIMESTAMP '2021-01-05'", "TIMESTAMP '2021-02-05'", "TIMESTAMP '2021-03-05'"
+	for name, c := range map[string]struct {
+		files []string // in order of time
+		kind  feature.Type
+		want  []string // parts of the error; none: it is accepted
+	}{
+		"added later":     {[]string{"SELECT 1 AS k, " + jan + " AS at", "SELECT 1 AS k, " + feb + " AS at, 5 AS a"}, feature.Int64, nil},
+		"widened":         {[]string{"SELECT 1 AS k, " + jan + " AS at, 5::INTEGER AS a", "SELECT 1 AS k, " + feb + " AS at, 5000000000 AS a"}, feature.Int64, nil},
+		"narrower, fits":  {[]string{"SELECT 1 AS k, " + jan + " AS at, 5::BIGINT AS a", "SELECT 1 AS k, " + feb + " AS at, 5::SMALLINT AS a"}, feature.Int64, nil},
+		"empty file":      {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 'x' AS other LIMIT 0"}, feature.Int64, nil},
+		"zone added":      {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, TIMESTAMPTZ '2021-02-05 00:00:00+00' AS at, 5 AS a"}, feature.Int64, nil},
+		"lacks it within": {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at", "SELECT 1 AS k, " + mar + " AS at, 5 AS a"}, feature.Int64, nil},
+		"renamed": {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at, 5 AS amount"}, feature.Int64,
+			[]string{`column "a" is gone`, "1.parquet", "it has amount", "coalesce"}},
+		"dropped":   {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at"}, feature.Int64, []string{`column "a" is gone`, "1.parquet", "new version"}},
+		"text":      {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at, '5' AS a"}, feature.Int64, []string{"in ", "1.parquet", `column "a" has type VARCHAR`}},
+		"to text":   {[]string{"SELECT 1 AS k, " + jan + " AS at, 'x' AS a", "SELECT 1 AS k, " + feb + " AS at, 7 AS a"}, feature.String, []string{"1.parquet", `column "a" has type INTEGER`}},
+		"narrowed":  {[]string{"SELECT 1 AS k, " + jan + " AS at, 0.5::DOUBLE AS a", "SELECT 1 AS k, " + feb + " AS at, 1::BIGINT AS a"}, feature.Int64, []string{"0.parquet", `column "a" has type DOUBLE`}},
+		"no key":    {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS key, " + feb + " AS at, 5 AS a"}, feature.Int64, []string{"1.parquet has no column \"k\"", "would be lost"}},
+		"no time":   {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, 5 AS a"}, feature.Int64, []string{"1.parquet has no column \"at\""}},
+		"time/text": {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, '2021-02-05' AS at, 5 AS a"}, feature.Int64, []string{"1.parquet", `column "at" has type VARCHAR`}},
+	} {
+		dir := t.TempDir()
+		for i, query := range c.files {
+			copySQL(t, e, query, filepath.Join(dir, "facts", string(rune('0'+i))+".parquet"))
+		}
+		v := &feature.View{Name: "v", Version: 1, JoinKeys: []feature.JoinKey{{Name: "k", Type: feature.Int64}}, Source: feature.Source{Path: filepath.Join(dir, "facts"), TimestampField: "at"},
+			Features: []feature.Feature{{Field: feature.Field{Name: "a", Type: c.kind}}}}
+		labels := filepath.Join(dir, "labels.parquet")
+		copySQL(t, e, "SELECT 1 AS k, TIMESTAMP '2022-01-01' AS t", labels)
+		req := DatasetRequest{Name: "d", Spine: Spine{Path: labels, TimestampField: "t"}, Selection: selectionOf(t, []*feature.View{v}, ref(t, "v:*")), Output: filepath.Join(dir, "out")}
+		m, err := e.BuildDataset(t.Context(), req)
+		problems := e.Check(t.Context(), &feature.Project{Views: []feature.View{*v}})
+		if c.want == nil {
+			if err != nil || len(problems) > 0 || m.Views[0].Matched != 1 {
+				t.Errorf("%s: %v, %v", name, err, problems)
+			}
+			continue
+		}
+		if !errors.Is(err, feature.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(problems.Error(), want) || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: Check says %q, the build %v, want %q", name, problems.Error(), err, want)
+			}
+		}
+	}
+}
+
+// A stored column may not take the place of the number of the row: the rows of a spine with a
+// column file_row_number were found by it. Seen red without the check.
+func TestReservedColumns(t *testing.T) {
+	t.Parallel()
+	s := newSetting(t, 10, 10)
+	e := openEngine(t)
+	path := filepath.Join(s.dir, "numbered.parquet")
+	copySQL(t, e, "SELECT 'u1' AS x, 0::BIGINT AS y, TIMESTAMP '2021-01-01' AS t, 7 AS file_row_number", path)
+	req := s.req
+	req.Spine.Path = path
+	if _, err := e.BuildDataset(t.Context(), req); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), `"file_row_number"`) {
+		t.Errorf("spine: %v", err)
+	}
+	copySQL(t, e, "SELECT 'u1' AS k1, 0::BIGINT AS k2, TIMESTAMP '2021-01-01' AS event, NULL::TIMESTAMP AS created, false AS deleted, 1 AS a, 'x' AS b, 'f' AS filename", filepath.Join(s.dir, "facts", "1.parquet"))
+	if _, err := e.BuildDataset(t.Context(), s.req); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), `"filename"`) {
+		t.Errorf("source: %v", err)
+	}
+}
