@@ -8,13 +8,25 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
+	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/sql"
 )
 
-// Diff says how two training sets differ. It never holds values.
+// DiffOptions say how two training sets are compared.
+type DiffOptions struct {
+	// By are columns that identify a row, for sets whose rows moved. Rows that are equal in
+	// all of them are paired in their order. Defaults to comparing by position.
+	By []string
+	// Examples is how many differing values are shown of each column. Defaults to none.
+	Examples int
+}
+
+// Diff says how two training sets differ. It holds values only where examples were asked for.
 type Diff struct {
 	A         string `json:"a"`
 	B         string `json:"b"`
@@ -25,13 +37,16 @@ type Diff struct {
 	OnlyA []string     `json:"only_a,omitempty"` // columns
 	OnlyB []string     `json:"only_b,omitempty"`
 	Types []TypeChange `json:"types,omitempty"`
-	// Compared is the number of rows that both have; rows are compared by position.
-	Compared int64        `json:"compared"`
-	Changed  int64        `json:"changed"` // rows with any difference in the common columns
-	FirstRow int64        `json:"first_row,omitempty"`
-	Columns  []ColumnDiff `json:"columns,omitempty"` // those that differ, most rows first
-	Rates    []RateChange `json:"rates,omitempty"`
-	Inputs   []string     `json:"inputs,omitempty"` // input files that only one has, or that changed
+	// Compared is the number of rows that both have: by position, or by the columns of By.
+	Compared  int64        `json:"compared"`
+	By        []string     `json:"by,omitempty"`
+	OnlyRowsA int64        `json:"only_rows_a"`
+	OnlyRowsB int64        `json:"only_rows_b"`
+	Changed   int64        `json:"changed"`             // rows with any difference in the common columns
+	FirstRow  int64        `json:"first_row,omitempty"` // of A, from 1
+	Columns   []ColumnDiff `json:"columns,omitempty"`   // those that differ, most rows first
+	Rates     []RateChange `json:"rates,omitempty"`
+	Inputs    []string     `json:"inputs,omitempty"` // input files that only one has, or that changed
 }
 
 // TypeChange is a column with another type.
@@ -47,6 +62,16 @@ type ColumnDiff struct {
 	Rows   int64  `json:"rows"`
 	Lost   int64  `json:"lost"`   // a value in A, null in B
 	Gained int64  `json:"gained"` // null in A, a value in B
+
+	Examples []DiffExample `json:"examples,omitempty"` // the first ones, by row of A
+}
+
+// DiffExample is one value that differs, as text; null is nil.
+type DiffExample struct {
+	RowA int64   `json:"row_a"` // from 1
+	RowB int64   `json:"row_b"`
+	A    *string `json:"a"`
+	B    *string `json:"b"`
 }
 
 // RateChange is a match rate or null rate that moved.
@@ -57,7 +82,7 @@ type RateChange struct {
 }
 
 // DatasetDiff compares two training sets: their manifests, and row by row what they hold.
-func (e *Engine) DatasetDiff(ctx context.Context, a, b string) (diff *Diff, err error) {
+func (e *Engine) DatasetDiff(ctx context.Context, a, b string, o DiffOptions) (diff *Diff, err error) {
 	ma, err := ReadManifest(a)
 	if err != nil {
 		return nil, err
@@ -66,7 +91,9 @@ func (e *Engine) DatasetDiff(ctx context.Context, a, b string) (diff *Diff, err 
 	if err != nil {
 		return nil, err
 	}
-	diff = &Diff{A: a, B: b, RowsA: ma.Rows, RowsB: mb.Rows, Compared: min(ma.Rows, mb.Rows), Identical: ma.Digest == mb.Digest}
+	diff = &Diff{A: a, B: b, RowsA: ma.Rows, RowsB: mb.Rows, By: o.By, Identical: ma.Digest == mb.Digest}
+	diff.Compared = min(ma.Rows, mb.Rows)
+	diff.OnlyRowsA, diff.OnlyRowsB = ma.Rows-diff.Compared, mb.Rows-diff.Compared
 	diff.inputs(ma, mb)
 	diff.rates(ma, mb)
 	if diff.Identical {
@@ -81,11 +108,12 @@ func (e *Engine) DatasetDiff(ctx context.Context, a, b string) (diff *Diff, err 
 			diff, err = nil, fmt.Errorf("compare %s and %s: %w", a, b, e.explain(err))
 		}
 	}()
-	return diff, s.compare(ctx, diff, ma, mb)
+	return diff, s.compare(ctx, diff, o, ma, mb)
 }
 
-// rowsOf renders the rows of a training set with their numbers, in the files' own types.
-func (s *session) rowsOf(ctx context.Context, m *Manifest) (string, error) {
+// rowsOf renders the rows of a training set with their numbers, in the files' own types,
+// and with nth__, which tells apart rows that are equal in by.
+func (s *session) rowsOf(ctx context.Context, m *Manifest, by []string) (string, error) {
 	files := make([]located, len(m.Files))
 	for i, f := range m.Files {
 		files[i].local = filepath.Join(m.dir, f.Path)
@@ -100,10 +128,22 @@ func (s *session) rowsOf(ctx context.Context, m *Manifest) (string, error) {
 	if err := s.countRows(ctx, numbered, files); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("(SELECT %s AS row_id__, * FROM %s)", numbered.rowID, readParquet(files, false)), nil
+	nth := "0"
+	if len(by) > 0 {
+		nth = fmt.Sprintf("row_number() OVER (PARTITION BY %s ORDER BY %s)", idents(by), numbered.rowID)
+	}
+	return fmt.Sprintf("(SELECT %s AS row_id__, %s AS nth__, * FROM %s)", numbered.rowID, nth, readParquet(files, false)), nil
 }
 
-func (s *session) compare(ctx context.Context, diff *Diff, ma, mb *Manifest) error {
+func idents(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = sql.Ident(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func (s *session) compare(ctx context.Context, diff *Diff, o DiffOptions, ma, mb *Manifest) error {
 	typesB := map[string]string{}
 	for _, c := range mb.Columns {
 		typesB[c.Name] = c.Type
@@ -127,29 +167,31 @@ func (s *session) compare(ctx context.Context, diff *Diff, ma, mb *Manifest) err
 			diff.OnlyB = append(diff.OnlyB, c.Name)
 		}
 	}
+	for _, c := range o.By {
+		if !slices.Contains(common, c) {
+			return fmt.Errorf("compare by %q: %w: it is no column of one type in both; these are: %s", c, feature.ErrInvalid, strings.Join(common, ", "))
+		}
+	}
 	if len(common) == 0 || diff.Compared == 0 {
 		return nil
 	}
-	from := make([]string, 2)
-	for i, m := range []*Manifest{ma, mb} {
-		var err error
-		if from[i], err = s.rowsOf(ctx, m); err != nil {
-			return err
-		}
+	joined, err := s.paired(ctx, o.By, ma, mb)
+	if err != nil {
+		return err
 	}
 	counts, differs := make([]string, 0, 3*len(common)), make([]string, len(common))
 	for i, c := range common {
 		x, y := "a."+sql.Ident(c), "b."+sql.Ident(c)
 		differs[i] = fmt.Sprintf("%s IS DISTINCT FROM %s", x, y)
-		counts = append(counts, "count(*) FILTER ("+differs[i]+")",
-			fmt.Sprintf("count(*) FILTER (%s IS NOT NULL AND %s IS NULL)", x, y), fmt.Sprintf("count(*) FILTER (%s IS NULL AND %s IS NOT NULL)", x, y))
+		counts = append(counts, fmt.Sprintf("count(*) FILTER (%s AND %s)", both, differs[i]),
+			fmt.Sprintf("count(*) FILTER (%s AND %s IS NOT NULL AND %s IS NULL)", both, x, y), fmt.Sprintf("count(*) FILTER (%s AND %s IS NULL AND %s IS NOT NULL)", both, x, y))
 	}
-	anyDiffers := strings.Join(differs, " OR ")
-	query := fmt.Sprintf("SELECT count(*) FILTER (%s), min(a.row_id__) FILTER (%s), %s FROM %s a JOIN %s b ON a.row_id__ = b.row_id__",
-		anyDiffers, anyDiffers, strings.Join(counts, ", "), from[0], from[1])
+	anyDiffers := both + " AND (" + strings.Join(differs, " OR ") + ")"
+	query := fmt.Sprintf("SELECT count(*) FILTER (%s), count(*) FILTER (b.row_id__ IS NULL), count(*) FILTER (a.row_id__ IS NULL), count(*) FILTER (%s), min(a.row_id__) FILTER (%s), %s FROM %s",
+		both, anyDiffers, anyDiffers, strings.Join(counts, ", "), joined)
 	found := make([]int64, len(counts))
 	var first *int64
-	dest := []any{&diff.Changed, &first}
+	dest := []any{&diff.Compared, &diff.OnlyRowsA, &diff.OnlyRowsB, &diff.Changed, &first}
 	for i := range found {
 		dest = append(dest, &found[i])
 	}
@@ -161,11 +203,57 @@ func (s *session) compare(ctx context.Context, diff *Diff, ma, mb *Manifest) err
 	}
 	for i, c := range common {
 		if found[3*i] > 0 {
-			diff.Columns = append(diff.Columns, ColumnDiff{c, found[3*i], found[3*i+1], found[3*i+2]})
+			diff.Columns = append(diff.Columns, ColumnDiff{Column: c, Rows: found[3*i], Lost: found[3*i+1], Gained: found[3*i+2]})
 		}
 	}
 	slices.SortStableFunc(diff.Columns, func(a, b ColumnDiff) int { return int(min(max(b.Rows-a.Rows, -1), 1)) })
+	for i := range min(len(diff.Columns), maxExampleColumns) {
+		if err := s.examples(ctx, &diff.Columns[i], joined, o.Examples); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+const (
+	// both is true for a pair of rows, in the full join of paired.
+	both = "a.row_id__ IS NOT NULL AND b.row_id__ IS NOT NULL"
+	// maxExampleColumns bounds the columns that get examples: each is read once more.
+	maxExampleColumns = 20
+)
+
+// paired renders the full join of the rows of two training sets.
+func (s *session) paired(ctx context.Context, by []string, ma, mb *Manifest) (string, error) {
+	from := make([]string, 2)
+	for i, m := range []*Manifest{ma, mb} {
+		var err error
+		if from[i], err = s.rowsOf(ctx, m, by); err != nil {
+			return "", err
+		}
+	}
+	on := []string{"a.row_id__ = b.row_id__"}
+	if len(by) > 0 {
+		on[0] = "a.nth__ = b.nth__"
+		for _, c := range by {
+			on = append(on, fmt.Sprintf("a.%s IS NOT DISTINCT FROM b.%s", sql.Ident(c), sql.Ident(c)))
+		}
+	}
+	return fmt.Sprintf("%s a FULL JOIN %s b ON %s", from[0], from[1], strings.Join(on, " AND ")), nil
+}
+
+// examples reads the first values of a column that differ.
+func (s *session) examples(ctx context.Context, c *ColumnDiff, joined string, n int) error {
+	if n <= 0 {
+		return nil
+	}
+	x, y := "a."+sql.Ident(c.Column), "b."+sql.Ident(c.Column)
+	query := fmt.Sprintf("SELECT a.row_id__ + 1, b.row_id__ + 1, %s::VARCHAR, %s::VARCHAR FROM %s WHERE %s AND %s IS DISTINCT FROM %s ORDER BY a.row_id__ LIMIT %d", x, y, joined, both, x, y, n)
+	return s.Each(ctx, query, func(scan func(dest ...any) error) error {
+		var e DiffExample
+		err := scan(&e.RowA, &e.RowB, &e.A, &e.B)
+		c.Examples = append(c.Examples, e)
+		return err
+	})
 }
 
 func (d *Diff) inputs(a, b *Manifest) {
@@ -228,21 +316,35 @@ func (d *Diff) WriteTable(w io.Writer) error {
 		line("identical content")
 		return t.Flush()
 	}
-	line("rows that differ\t%d of %d compared, by position", d.Changed, d.Compared)
+	how := "by position"
+	if len(d.By) > 0 {
+		how = "by " + strings.Join(d.By, ", ")
+	}
+	line("rows that differ\t%d of %d compared, %s", d.Changed, d.Compared, how)
+	if d.OnlyRowsA+d.OnlyRowsB > 0 {
+		line("rows of one only\t%d of A, %d of B", d.OnlyRowsA, d.OnlyRowsB)
+	}
 	if d.FirstRow > 0 {
-		line("the first\trow %d", d.FirstRow)
+		line("the first\trow %d of A", d.FirstRow)
 	}
 	for _, c := range d.OnlyA {
-		line("only in A\t%s", c)
+		line("column of A only\t%s", c)
 	}
 	for _, c := range d.OnlyB {
-		line("only in B\t%s", c)
+		line("column of B only\t%s", c)
 	}
 	for _, c := range d.Types {
 		line("type\t%s\t%s -> %s", c.Column, c.A, c.B)
 	}
 	for _, c := range d.Columns {
 		line("values\t%s\t%d rows (%d became null, %d were null)", c.Column, c.Rows, c.Lost, c.Gained)
+		for _, e := range c.Examples {
+			row := fmt.Sprintf("row %d", e.RowA)
+			if e.RowB != e.RowA {
+				row += fmt.Sprintf(" (%d of B)", e.RowB)
+			}
+			line("\t  %s\t%s -> %s", row, shown(e.A), shown(e.B))
+		}
 	}
 	for _, r := range d.Rates {
 		line("rate\t%s\t%s -> %s", r.What, percent(r.A), percent(r.B))
@@ -251,4 +353,20 @@ func (d *Diff) WriteTable(w io.Writer) error {
 		line("input\t%s", f)
 	}
 	return t.Flush()
+}
+
+// shown is an example for people: quoted where it could be misread, cut where it is long.
+func shown(v *string) string {
+	const most = 40
+	if v == nil {
+		return "null"
+	}
+	text, runes := *v, []rune(*v)
+	if len(runes) > most {
+		text = string(runes[:most]) + "…"
+	}
+	if text == "" || text == "null" || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
 }

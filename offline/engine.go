@@ -232,6 +232,15 @@ func duckMemory(process int64) int64 {
 	return max(process-reserve, process/2, 64<<20)
 }
 
+// GoMemory is the share of a process's memory that is Go's own, for debug.SetMemoryLimit: half
+// of what DuckDB leaves. The process sets it, as only the process knows what else it does.
+func GoMemory(process int64) int64 {
+	if process == 0 {
+		process = machineMemory() / 2
+	}
+	return max((process-duckMemory(process))/2, 64<<20)
+}
+
 // machineMemory is the memory of the container or, without one, of the machine.
 func machineMemory() int64 {
 	total := int64(8 << 30)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,7 +81,7 @@ func TestDatasetDiff(t *testing.T) {
 	a, b := filepath.Join(s.dir, "a"), filepath.Join(s.dir, "b")
 	s.build(t, e, func(r *DatasetRequest) { r.Output = a })
 	s.build(t, e, func(r *DatasetRequest) { r.Output, r.PartitionRows = b, 400 })
-	diff, err := e.DatasetDiff(t.Context(), a, b)
+	diff, err := e.DatasetDiff(t.Context(), a, b, DiffOptions{})
 	if err != nil || !diff.Identical {
 		t.Fatalf("the same rows in other files: %+v, %v", diff, err)
 	}
@@ -98,14 +99,66 @@ func TestDatasetDiff(t *testing.T) {
 			changed++
 		}
 	}
-	diff, err = e.DatasetDiff(t.Context(), a, b)
+	diff, err = e.DatasetDiff(t.Context(), a, b, DiffOptions{})
 	if err != nil || diff.Identical || changed == 0 || diff.Changed != int64(changed) || len(diff.Columns) != 1 || diff.Columns[0].Column != "a" || len(diff.Inputs) != 1 {
 		t.Errorf("%d changed: %+v, %v", changed, diff, err)
 	}
-	var text strings.Builder
-	if err := diff.WriteTable(&text); err != nil || strings.Contains(text.String(), "1000 ") && !strings.Contains(text.String(), "1000 rows") {
-		t.Errorf("%v\n%s", err, text.String())
+	// Values are shown only where they were asked for.
+	table := func(d *Diff) string {
+		var text strings.Builder
+		if err := d.WriteTable(&text); err != nil {
+			t.Fatal(err)
+		}
+		return text.String()
 	}
+	if text := table(diff); strings.Contains(text, "-> 1000\n") {
+		t.Errorf("a value is shown:\n%s", text)
+	}
+	diff, err = e.DatasetDiff(t.Context(), a, b, DiffOptions{Examples: 2})
+	if err != nil || len(diff.Columns) != 1 || len(diff.Columns[0].Examples) != 2 {
+		t.Fatalf("examples: %+v, %v", diff, err)
+	}
+	for _, ex := range diff.Columns[0].Examples {
+		if ex.RowA != ex.RowB || !same(before[ex.RowA-1].A, number64(t, ex.A)) || *ex.B != "1000" {
+			t.Errorf("example %+v", ex)
+		}
+	}
+	if text := table(diff); !strings.Contains(text, "-> 1000\n") || strings.Count(text, "-> 1000\n") != 2 {
+		t.Errorf("examples:\n%s", text)
+	}
+	// The same labels without the first ten and in another order: by position all differ, by
+	// id nothing does but what changed above.
+	moved := shuffled(s.labels[10:], 3)
+	writeParquet(t, s.req.Spine.Path, moved)
+	s.build(t, e, func(r *DatasetRequest) { r.Output = b })
+	changed = 0
+	for _, row := range readJoined(t, b) {
+		if !same(row.A, before[row.ID].A) {
+			changed++
+		}
+	}
+	diff, err = e.DatasetDiff(t.Context(), a, b, DiffOptions{By: []string{"id"}, Examples: 1})
+	if err != nil || diff.Changed != int64(changed) || diff.Compared != 990 || diff.OnlyRowsA != 10 || diff.OnlyRowsB != 0 || len(diff.Columns) != 1 {
+		t.Errorf("by id: %+v, %v", diff, err)
+	}
+	if text := table(diff); !strings.Contains(text, "by id") || !strings.Contains(text, "10 of A, 0 of B") {
+		t.Errorf("by id:\n%s", text)
+	}
+	if _, err := e.DatasetDiff(t.Context(), a, b, DiffOptions{By: []string{"nope"}}); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), "these are: id, ") {
+		t.Errorf("by a column that is not there: %v", err)
+	}
+}
+
+func number64(t *testing.T, text *string) *int64 {
+	t.Helper()
+	if text == nil {
+		return nil
+	}
+	n, err := strconv.ParseInt(*text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &n
 }
 
 func TestWriteHTML(t *testing.T) {

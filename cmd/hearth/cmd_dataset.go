@@ -134,19 +134,24 @@ func (c *datasetDescribeCmd) Run(e *env) error {
 type datasetDiffCmd struct {
 	A string `arg:"" help:"Folder of a training set."`
 	B string `arg:"" help:"Folder of another."`
+
+	By       []string `help:"Columns that identify a row, where rows moved (default: compare by position)." placeholder:"COLUMN"`
+	Examples int      `default:"3" help:"Show so many differing values of each column; 0 shows none."`
 }
 
 // Help is shown by hearth dataset diff --help.
 func (datasetDiffCmd) Help() string {
-	return `Rows are compared by position. The exit code is 5 when the sets differ.
+	return `The exit code is 5 when the sets differ. Examples are values of your data: with --examples 0
+none is shown.
 
-Example:
-  hearth dataset diff out/loans out/loans_before`
+Examples:
+  hearth dataset diff out/loans_before out/loans
+  hearth dataset diff out/loans_before out/loans --by loan_id`
 }
 
 // Run carries out the command.
 func (c *datasetDiffCmd) Run(e *env) error {
-	diff, err := app.DiffDatasets(e.ctx, c.A, c.B, app.Options{Log: e.log, Clock: clock.System})
+	diff, err := app.DiffDatasets(e.ctx, c.A, c.B, app.DiffOptions{By: c.By, Examples: c.Examples}, app.Options{Log: e.log, Clock: clock.System})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
@@ -90,16 +92,19 @@ func (a *App) BuildDataset(ctx context.Context, o DatasetOptions) (*DatasetRepor
 	return a.buildDataset(ctx, req)
 }
 
-// limitMemory sets the memory of the whole process, before the engine is opened.
+// limitMemory sets the memory of the whole process, before the engine is opened: DuckDB's,
+// and Go's too unless GOMEMLIMIT says otherwise.
 func (a *App) limitMemory(text string) error {
-	if text == "" {
-		return nil
+	if text != "" {
+		n, err := config.ParseSize(text)
+		if err != nil {
+			return usage("--memory %q: write a number and a unit: 512MB, 4GB, 4GiB", text)
+		}
+		a.cfg.Offline.Memory = n
 	}
-	n, err := config.ParseSize(text)
-	if err != nil {
-		return usage("--memory %q: write a number and a unit: 512MB, 4GB, 4GiB", text)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(offline.GoMemory(a.cfg.Offline.Memory))
 	}
-	a.cfg.Offline.Memory = n
 	return nil
 }
 
@@ -184,14 +189,17 @@ func (a *App) Snapshot(ctx context.Context, o SnapshotOptions) (*DatasetReport, 
 	return datasetReport(m, a.clock.Now().Sub(start)), nil
 }
 
+// DiffOptions say how DiffDatasets compares.
+type DiffOptions = offline.DiffOptions
+
 // DiffDatasets compares two training sets. It needs no configuration.
-func DiffDatasets(ctx context.Context, x, y string, o Options) (diff *offline.Diff, err error) {
+func DiffDatasets(ctx context.Context, x, y string, how DiffOptions, o Options) (diff *offline.Diff, err error) {
 	engine, err := offline.Open(ctx, offline.Config{Logger: o.Log, Clock: o.Clock})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	return engine.DatasetDiff(ctx, x, y)
+	return engine.DatasetDiff(ctx, x, y, how)
 }
 
 func (a *App) resolveDataset(o DatasetOptions) (offline.DatasetRequest, error) {
