@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -49,6 +50,12 @@ func (t *Timestamp) UnmarshalJSON(b []byte) error {
 
 // maxExactQuantiles bounds the rows whose ages are sorted in memory for exact quantiles.
 const maxExactQuantiles = 20_000_000
+
+const (
+	ageBins = 40
+	// skewedAges is how many times the mean the greatest age may be in a histogram of even bins.
+	skewedAges = 8
+)
 
 // ErrLeak marks a training set that failed its own audit. Nothing was published.
 var ErrLeak = errors.New("a feature is newer than its label, or older than its TTL")
@@ -117,9 +124,9 @@ func (d *dataset) auditViews(ctx context.Context, labels string) error {
 			stale = fmt.Sprintf("o.t::HUGEINT - m.ev > %d", ttl)
 		}
 		joined := fmt.Sprintf("(SELECT (o.t::HUGEINT - m.ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM m%d m JOIN %s o ON o.row_id = m.row_id)", leak, stale, i, labels)
-		var low, high *float64
-		if err := d.QueryRow(ctx, "SELECT count(*), count(*) FILTER (leak), count(*) FILTER (stale), min(age), max(age) FROM "+joined,
-			&v.Matched, &v.Leaks, &v.Stale, &low, &high); err != nil {
+		var low, high, mean *float64
+		if err := d.QueryRow(ctx, "SELECT count(*), count(*) FILTER (leak), count(*) FILTER (stale), min(age), max(age), avg(age) FROM "+joined,
+			&v.Matched, &v.Leaks, &v.Stale, &low, &high, &mean); err != nil {
 			return err
 		}
 		if m.Rows > 0 {
@@ -129,34 +136,54 @@ func (d *dataset) auditViews(ctx context.Context, labels string) error {
 		if v.Leaks > 0 || v.Stale > 0 {
 			return fmt.Errorf("%w: view %s: %d rows newer, %d too old; nothing was published. This is a fault of Hearth: please report it with the manifest of the inputs", ErrLeak, v.Alias, v.Leaks, v.Stale)
 		}
-		if low == nil || high == nil {
+		if low == nil || high == nil || mean == nil {
 			continue
 		}
 		v.Age.Min, v.Age.Max = *low, *high
-		if err := d.ages(ctx, joined, v); err != nil {
+		if err := d.ages(ctx, joined, v, *mean); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ages fills the histogram (powers of two of seconds) and the quantiles of a view.
-func (d *dataset) ages(ctx context.Context, joined string, v *ViewManifest) error {
-	err := d.Each(ctx, "SELECT CASE WHEN age < 1 THEN -1 ELSE floor(log2(age))::BIGINT END AS bin, count(*) FROM "+joined+" GROUP BY bin ORDER BY bin",
-		func(scan func(dest ...any) error) error {
-			var bin, n int64
-			err := scan(&bin, &n)
-			b := AgeBin{From: 0, To: 1, Count: n}
-			if bin >= 0 {
-				b.From, b.To = float64(int64(1)<<bin), float64(int64(2)<<bin)
+// ages fills the histogram and the quantiles of a view. The bins are even where the ages are
+// of one order, else powers of two of seconds.
+func (d *dataset) ages(ctx context.Context, joined string, v *ViewManifest, mean float64) error {
+	low, step := v.Age.Min, (v.Age.Max-v.Age.Min)/ageBins
+	bin := fmt.Sprintf("least(floor((age - %g) / %g)::BIGINT, %d)", low, step, ageBins-1)
+	edges := func(n int64) AgeBin { return AgeBin{From: low + float64(n)*step, To: low + float64(n+1)*step} }
+	v.AgeScale = "linear"
+	switch {
+	case v.Age.Max > skewedAges*mean:
+		v.AgeScale, bin = "log2", "CASE WHEN age < 1 THEN -1 ELSE floor(log2(age))::BIGINT END"
+		edges = func(n int64) AgeBin {
+			if n < 0 {
+				return AgeBin{From: 0, To: 1}
 			}
-			v.Ages = append(v.Ages, b)
-			return err
-		})
+			return AgeBin{From: float64(int64(1) << n), To: float64(int64(2) << n)}
+		}
+	case step < 1e-6: // all of one age
+		bin, edges = "0::BIGINT", func(int64) AgeBin { return AgeBin{From: low, To: low + 1} }
+	}
+	next := int64(math.MaxInt64)
+	err := d.Each(ctx, "SELECT "+bin+" AS bin, count(*) FROM "+joined+" GROUP BY bin ORDER BY bin", func(scan func(dest ...any) error) error {
+		var n, rows int64
+		err := scan(&n, &rows)
+		for ; next < n; next++ { // empty bins too, so that the bins are even
+			v.Ages = append(v.Ages, edges(next))
+		}
+		next = n + 1
+		b := edges(n)
+		b.Count = rows
+		v.Ages = append(v.Ages, b)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if v.Matched > maxExactQuantiles {
+	// The exact quantiles hold every age in memory, which does not spill.
+	if v.Matched > maxExactQuantiles || v.Matched*16 > duckMemory(d.engine.config.MemoryBytes)/4 {
 		v.Age.P50, v.Age.P90, v.Age.P99 = quantile(v, 0.5), quantile(v, 0.9), quantile(v, 0.99)
 		return nil
 	}

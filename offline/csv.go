@@ -55,7 +55,8 @@ func (s *session) convertOne(ctx context.Context, f located, to, timeColumn stri
 	forced, star := []string{}, "*"
 	force := func(name string) { forced = append(forced, sql.Literal(name)+": 'VARCHAR'") }
 	for _, name := range columns {
-		col, harm := sql.Ident(name), ""
+		var harm string
+		col := sql.Ident(name)
 		switch base, _, _ := strings.Cut(guessed[name], "("); {
 		case name == timeColumn && base != "BOOLEAN": // checked and cast below
 			force(name)

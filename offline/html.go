@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"strings"
 	"time"
 )
@@ -46,7 +45,7 @@ func (m *Manifest) WriteHTML(w io.Writer) error {
 		for i, b := range v.Ages {
 			bars[i] = bar{b.Count, age(b.From) + " to " + age(b.To)}
 		}
-		page.Ages = append(page.Ages, draw(gaps(v.Ages, bars), 120))
+		page.Ages = append(page.Ages, draw(bars, 120))
 		page.Ties += v.Ties
 	}
 	if err := report.Execute(w, page); err != nil {
@@ -69,25 +68,6 @@ func spread(bins []TimelineBin, bars []bar) []bar {
 	out := make([]bar, int64(bins[len(bins)-1].From.Micros-bins[0].From.Micros)/width+1)
 	for i, b := range bins {
 		out[int64(b.From.Micros-bins[0].From.Micros)/width] = bars[i]
-	}
-	return out
-}
-
-// gaps does the same for ages, whose bins are powers of two of seconds.
-func gaps(bins []AgeBin, bars []bar) []bar {
-	if len(bins) == 0 {
-		return nil
-	}
-	at := func(b AgeBin) int {
-		if b.From < 1 {
-			return -1
-		}
-		return int(math.Round(math.Log2(b.From)))
-	}
-	first := at(bins[0])
-	out := make([]bar, at(bins[len(bins)-1])-first+1)
-	for i, b := range bins {
-		out[at(b)-first] = bars[i]
 	}
 	return out
 }

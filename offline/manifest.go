@@ -23,31 +23,31 @@ const (
 
 // Manifest says what a training set is made of and what was found in it.
 type Manifest struct {
-	Version int    `json:"manifest_version"`
+	Version int    `json:"manifest_version"` // of this format: 1
 	Project string `json:"project,omitempty"`
 	Dataset string `json:"dataset,omitempty"`
-	Service string `json:"service,omitempty"`
-	Run     uint64 `json:"run,omitempty"`
+	Service string `json:"service,omitempty"` // feature service, if one was asked for
+	Run     uint64 `json:"run,omitempty"`     // of the job that built it; absent when a person did
 
-	Created      time.Time `json:"created"`
-	Seconds      float64   `json:"seconds"`
-	ConfigDigest string    `json:"config_digest,omitempty"`
-	QueryDigest  string    `json:"query_digest"`
-	Engine       string    `json:"engine"` // with its version
+	Created      time.Time `json:"created"`                 // when the build ended
+	Seconds      float64   `json:"seconds"`                 // that the build took
+	ConfigDigest string    `json:"config_digest,omitempty"` // of hearth.yaml
+	QueryDigest  string    `json:"query_digest"`            // of the statements, without names of files: the same question has the same digest
+	Engine       string    `json:"engine"`                  // with its version
 
 	Options  DatasetOptions `json:"options"`
 	Assembly Assembly       `json:"assembly"` // how the views were put together
 	// Snapshot is set for a snapshot, whose spine is made up of entities at one time.
 	Snapshot *SnapshotManifest `json:"snapshot,omitempty"`
-	Spine    SpineManifest     `json:"spine"`
-	Views    []ViewManifest    `json:"views"`
-	Columns  []Column          `json:"columns"`
+	Spine    SpineManifest     `json:"spine"`   // the label rows
+	Views    []ViewManifest    `json:"views"`   // one for each view and alias, in order of selection
+	Columns  []Column          `json:"columns"` // of the output, in order
 
-	Rows int64 `json:"rows"`
+	Rows int64 `json:"rows"` // of the output, which are those of the spine
 	// Leaks counts rows with a feature newer than the label. It is 0: a build that counts
 	// anything else publishes nothing.
 	Leaks int64        `json:"leaks"`
-	Files []OutputFile `json:"files"`
+	Files []OutputFile `json:"files"` // of the output, in order
 	// Digest identifies the content: rows, columns, values and order, independent of how
 	// the files are laid out (docs/TRAINING_SETS.md).
 	Digest string `json:"digest"`
@@ -81,10 +81,10 @@ type SpineManifest struct {
 	TimestampField string        `json:"timestamp_field"`
 	Files          []InputFile   `json:"files"`
 	Rows           int64         `json:"rows"`
-	NullTimes      int64         `json:"null_times"`
-	First          Timestamp     `json:"first"`
+	NullTimes      int64         `json:"null_times"` // label rows without a time: their features are null
+	First          Timestamp     `json:"first"`      // label time; null when there is none
 	Last           Timestamp     `json:"last"`
-	Timeline       []TimelineBin `json:"timeline,omitempty"`
+	Timeline       []TimelineBin `json:"timeline,omitempty"` // labels over time; empty bins are left out
 }
 
 // TimelineBin counts the labels in [From, To).
@@ -96,27 +96,28 @@ type TimelineBin struct {
 
 // ViewManifest describes one joined view.
 type ViewManifest struct {
-	View       string            `json:"view"`  // with its version
-	Alias      string            `json:"alias"` // the name in the columns
-	JoinKeys   map[string]string `json:"join_keys"`
-	TTLSeconds float64           `json:"ttl_seconds,omitempty"`
+	View       string            `json:"view"`                  // with its version
+	Alias      string            `json:"alias"`                 // the name in the columns
+	JoinKeys   map[string]string `json:"join_keys"`             // join key to spine column
+	TTLSeconds float64           `json:"ttl_seconds,omitempty"` // absent: no bound
 	Files      []InputFile       `json:"files"`
 
-	Plan       Plan      `json:"plan"`
-	PlanReason string    `json:"plan_reason"`
-	PlanStats  PlanStats `json:"plan_stats"`
+	Plan       Plan      `json:"plan"`        // how the newest rows were found
+	PlanReason string    `json:"plan_reason"` // why this plan
+	PlanStats  PlanStats `json:"plan_stats"`  // the counts behind the choice
 
-	Matched   int64   `json:"matched"`
-	MatchRate float64 `json:"match_rate"`
-	NullKeys  int64   `json:"null_keys"` // spine rows with a time whose key is null or fits no entity
-	Deleted   int64   `json:"deleted,omitempty"`
+	Matched   int64   `json:"matched"`            // rows with a value of this view
+	MatchRate float64 `json:"match_rate"`         // matched / rows
+	NullKeys  int64   `json:"null_keys"`          // spine rows with a time whose key is null or fits no entity
+	Deleted   int64   `json:"deleted,omitempty"`  // rows whose newest version is a tombstone: no value
 	Ties      int64   `json:"ties"`               // spine rows whose winner shares its event time with another row
 	Rejected  int64   `json:"rejected,omitempty"` // source rows left out: a value was out of range
-	Leaks     int64   `json:"leaks"`
-	Stale     int64   `json:"stale"` // rows with a feature older than the TTL: 0, as Leaks is
+	Leaks     int64   `json:"leaks"`              // rows with a feature newer than the label: 0
+	Stale     int64   `json:"stale"`              // rows with a feature older than the TTL: 0, as Leaks is
 
-	Age      AgeQuantiles      `json:"age_seconds"`
+	Age      AgeQuantiles      `json:"age_seconds"` // of the feature at its label
 	Ages     []AgeBin          `json:"age_histogram,omitempty"`
+	AgeScale string            `json:"age_scale,omitempty"` // of the bins: "linear", or "log2" where ages differ by orders
 	Features []FeatureManifest `json:"features"`
 }
 
@@ -141,8 +142,8 @@ type FeatureManifest struct {
 	Name     string       `json:"name"`
 	Column   string       `json:"column"`
 	Type     feature.Type `json:"type"`
-	Nulls    int64        `json:"nulls"`
-	NullRate float64      `json:"null_rate"`
+	Nulls    int64        `json:"nulls"`     // rows in which the column is null
+	NullRate float64      `json:"null_rate"` // nulls / rows
 }
 
 // Column is one column of the output, in order.
@@ -267,7 +268,7 @@ func age(seconds float64) string {
 	units := []struct {
 		name string
 		size float64
-	}{{"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}}
+	}{{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}}
 	i := slices.IndexFunc(units, func(u struct {
 		name string
 		size float64
@@ -275,7 +276,7 @@ func age(seconds float64) string {
 		return seconds >= u.size
 	})
 	if i < 0 {
-		return fmt.Sprintf("%.3gs", seconds)
+		return fmt.Sprintf("%.3g s", seconds)
 	}
-	return fmt.Sprintf("%.1f%s", seconds/units[i].size, units[i].name)
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", seconds/units[i].size), ".0") + " " + units[i].name
 }

@@ -56,6 +56,7 @@ func (s *stage) connect(ctx context.Context) (*s3.Client, error) {
 	config.Region = cmp.Or(config.Region, "us-east-1")
 	s.client = s3.NewFromConfig(config, func(o *s3.Options) {
 		o.UsePathStyle = s.config.PathStyle
+		o.DisableLogOutputChecksumValidationSkipped = true // of ranges, for which S3 has no checksum
 		if s.config.Endpoint != "" {
 			o.BaseEndpoint = aws.String(s.config.Endpoint)
 		}
