@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -88,6 +89,17 @@ func TestMetricsExist(t *testing.T) {
 	for _, r := range rules.Groups[0].Rules {
 		if r.Alert == "" || strings.Count(r.Expr, "(") != strings.Count(r.Expr, ")") {
 			t.Errorf("rule %q: %s", r.Alert, r.Expr)
+		}
+	}
+}
+
+// TestAlertRules: Prometheus' own tool takes the rules, and the alerts fire when they should
+// and not before. Red with the comparison of a rule turned round.
+func TestAlertRules(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"check", "rules", "prometheus/alerts.yaml"}, {"test", "rules", "prometheus/alerts_test.yaml"}} {
+		if out, err := exec.CommandContext(t.Context(), "promtool", args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 }

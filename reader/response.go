@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
-	"github.com/hearthstore/hearth/internal/breaker"
 )
 
 // Outage says that a tier did not answer for at least one key of a request, and why.
@@ -35,7 +34,7 @@ func reasonOf(err error) Reason {
 	switch {
 	case errors.Is(err, errCapped):
 		return ReasonCapped
-	case errors.Is(err, breaker.ErrOpen):
+	case errors.Is(err, errBreaker):
 		return ReasonBreakerOpen
 	case errors.Is(err, feature.ErrThrottled):
 		return ReasonThrottled

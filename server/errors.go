@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/hearthstore/hearth/feature"
 )
@@ -42,10 +43,26 @@ func classify(err error) problem {
 	return problem{http.StatusInternalServerError, "Internal", err.Error()}
 }
 
-// fail answers with an error in Feast's form: a JSON string that holds a JSON object.
-func (s *Server) fail(w *recorder, r *http.Request, err error) {
+// feastErrors are the exceptions that Feast's client raises for a class of ours; it knows
+// no other module than its own. A class that is not here is the common one.
+var feastErrors = map[string]string{
+	"Unauthorized": "FeastPermissionError", "Forbidden": "FeastPermissionError", "WritesOff": "FeastPermissionError",
+	classNoView: "FeatureViewNotFoundException", classNoService: "FeatureServiceNotFoundException",
+	classNoPushSource: "PushSourceNotFoundException",
+}
+
+// The classes of names that are not declared.
+const (
+	classNoView       = "FeatureViewNotFound"
+	classNoService    = "FeatureServiceNotFound"
+	classNoPushSource = "PushSourceNotFound"
+)
+
+// fail answers with an error: on the paths of Hearth's own an object with class and
+// message, elsewhere Feast's form, which is a JSON string that holds a JSON object.
+func (s *Server) fail(w *reply, rt *route, r *http.Request, err error) {
 	if errors.Is(err, errGone) || errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		w.code = 499 // for the metrics: the client closed the request
+		w.code = statusGone
 		return
 	}
 	p := classify(err)
@@ -57,23 +74,48 @@ func (s *Server) fail(w *recorder, r *http.Request, err error) {
 	}
 	if p.code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="hearth"`)
+		if rt.method == http.MethodGet {
+			w.Header().Add("WWW-Authenticate", `Basic realm="hearth: the token is the password"`)
+		}
 	}
-	inner, jerr := json.Marshal(map[string]string{"module": "hearth", "class": p.class, "message": p.message})
-	if jerr != nil {
-		inner = []byte(`{}`)
-	}
-	if err := writeJSON(w, p.code, string(inner)); err != nil {
+	body := problemBody(rt, p)
+	if err := w.send(p.code, typeJSON, body); err != nil {
 		s.cfg.Logger.Debug("write error answer", "error", err)
 	}
 }
 
-func writeJSON(w http.ResponseWriter, code int, doc any) error {
+// statusGone is for the metrics: the client closed the request.
+const statusGone = 499
+
+func problemBody(rt *route, p problem) []byte {
+	if strings.HasPrefix(rt.path, "/v1/") {
+		b, err := json.Marshal(map[string]string{"class": p.class, "message": p.message})
+		if err != nil {
+			return []byte("{}\n")
+		}
+		return append(b, '\n')
+	}
+	class := feastErrors[p.class]
+	if class == "" {
+		class = "FeastError"
+	}
+	inner, err := json.Marshal(map[string]string{"module": "feast.errors", "class": class, "message": p.message, "hearth": p.class})
+	if err != nil {
+		inner = []byte("{}")
+	}
+	b, err := json.Marshal(string(inner))
+	if err != nil {
+		return []byte("\"{}\"\n")
+	}
+	return append(b, '\n')
+}
+
+// writeJSON sends a document that is made once in a while. The answers of feature reads
+// are appended by hand, see encode.go.
+func writeJSON(w *reply, code int, doc any) error {
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, err = w.Write(append(b, '\n'))
-	return ignoreGone(err)
+	return w.send(code, typeJSON, append(b, '\n'))
 }

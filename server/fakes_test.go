@@ -93,6 +93,7 @@ func (w *work) Materialize(ctx context.Context, req server.MaterializeRequest) (
 	return end, err
 }
 
+// bundle is a server over tiers in memory; its calls bring the admin token.
 type bundle struct {
 	t       *testing.T
 	project *feature.Project
@@ -133,10 +134,11 @@ func newBundle(t *testing.T, change ...func(*server.Config)) *bundle {
 			t.Error(err)
 		}
 	})
-	cfg := server.Config{Project: b.project, Features: r, Jobs: b.work, Clock: clock.NewFake(start)}
+	cfg := server.Config{Project: b.project, Features: r, Jobs: b.work, Clock: clock.NewFake(start), AdminToken: "adm1n"}
 	for _, c := range change {
 		c(&cfg)
 	}
+	b.token = cfg.AdminToken
 	if b.server, err = server.New(cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -1,16 +1,10 @@
 package server
 
 import (
-	"bytes"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,48 +12,31 @@ import (
 	"github.com/hearthstore/hearth/reader"
 )
 
-// onlineRequest is the body of POST /get-online-features.
+// onlineRequest is the body of POST /get-online-features. Members that are Feast's own
+// business are ignored.
 type onlineRequest struct {
 	Entities         columns  `json:"entities"`
 	Features         []string `json:"features"`
 	FeatureService   string   `json:"feature_service"`
 	FullFeatureNames bool     `json:"full_feature_names"`
-}
-
-// onlineResponse is Feast's answer: one result per name, join keys first, a value per row.
-type onlineResponse struct {
-	Metadata onlineMetadata `json:"metadata"`
-	Results  []onlineColumn `json:"results"`
-}
-
-type onlineMetadata struct {
-	FeatureNames []string `json:"feature_names"`
-	// Unreachable is Hearth's own: the tiers that did not answer for some value.
-	Unreachable []feature.Tier `json:"unreachable,omitempty"`
-}
-
-type onlineColumn struct {
-	Values     []any            `json:"values"`
-	Statuses   []feature.Status `json:"statuses"`
-	Timestamps []string         `json:"event_timestamps"`
+	Versions         bool     `json:"include_feature_view_version_metadata"`
 }
 
 // noTimestamp is what Feast sends where there is no event time.
 const noTimestamp = "1970-01-01T00:00:00Z"
 
-// getOnlineFeatures answers as Feast's feature server does.
-func (s *Server) getOnlineFeatures(w http.ResponseWriter, r *http.Request) error {
+// getOnlineFeatures answers as Feast's feature server does: one result per name, join keys
+// first, a value per row.
+func (s *Server) getOnlineFeatures(w *reply, r *http.Request) error {
 	var req onlineRequest
-	if err := decode(r.Body, &req); err != nil {
+	if err := decode(r.Body, &req, false); err != nil {
 		return err
 	}
 	rows, err := req.Entities.rows(s.cfg.MaxEntities)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := s.readContext(r)
-	defer cancel()
-	resp, err := s.cfg.Features.Get(ctx, reader.Request{Entities: rows, Service: req.FeatureService, Features: fromFeast(req.Features)})
+	resp, err := s.get(w, r, reader.Request{Entities: rows, Service: req.FeatureService, Features: fromFeast(req.Features)})
 	if err != nil {
 		return err
 	}
@@ -67,40 +44,142 @@ func (s *Server) getOnlineFeatures(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	doc := onlineResponse{Metadata: onlineMetadata{FeatureNames: []string{}}}
-	for _, o := range resp.Unreachable {
-		doc.Metadata.Unreachable = append(doc.Metadata.Unreachable, o.Tier)
-		w.Header().Add("Hearth-Unreachable", string(o.Tier))
-	}
-	wanted := joinKeys(resp.Selection())
-	for _, c := range req.Entities {
-		if _, ok := wanted[c.name]; !ok {
-			continue // Feast ignores what no view asks for
-		}
-		col := newColumn(len(rows))
-		for i := range rows {
-			col.Values[i], col.Statuses[i], col.Timestamps[i] = c.values[i], feature.Present, noTimestamp
-		}
-		doc.Metadata.FeatureNames = append(doc.Metadata.FeatureNames, c.name)
-		doc.Results = append(doc.Results, col)
-	}
-	for j, name := range names {
-		col := newColumn(len(rows))
-		for i := range rows {
-			it := resp.Row(i).At(j)
-			col.Values[i], col.Statuses[i], col.Timestamps[i] = feastValue(it.Value), feastStatus(it.Status), noTimestamp
-			if it.EventTime != feature.NoTime {
-				col.Timestamps[i] = it.EventTime.Time().Format(time.RFC3339Nano)
-			}
-		}
-		doc.Metadata.FeatureNames = append(doc.Metadata.FeatureNames, name)
-		doc.Results = append(doc.Results, col)
-	}
-	return writeJSON(w, http.StatusOK, doc)
+	p, t := takeBuffer(), newTally()
+	e := &jsonEncoder{b: *p}
+	encodeOnline(e, &req, names, resp, t)
+	s.metrics.served(req.FeatureService, t)
+	err = w.send(http.StatusOK, typeJSON, e.b)
+	giveBuffer(p, e.b)
+	return err
 }
 
-func newColumn(n int) onlineColumn {
-	return onlineColumn{Values: make([]any, n), Statuses: make([]feature.Status, n), Timestamps: make([]string, n)}
+func encodeOnline(e *jsonEncoder, req *onlineRequest, names []string, resp *reader.Response, t *tally) {
+	wanted := joinKeys(resp.Selection())
+	echo := slices.DeleteFunc(slices.Clone(req.Entities), func(c column) bool {
+		return !wanted[c.name] // Feast ignores what no view asks for
+	})
+	e.object(2)
+	e.key("metadata")
+	encodeMetadata(e, req, echo, names, resp)
+	e.key("results")
+	e.array(len(echo) + len(names))
+	for _, c := range echo {
+		e.object(3)
+		e.key("values")
+		e.array(len(c.values))
+		for _, v := range c.values {
+			encodeKey(e, v)
+		}
+		e.end()
+		encodeRepeated(e, "statuses", string(feature.Present), len(c.values))
+		encodeRepeated(e, "event_timestamps", noTimestamp, len(c.values))
+		e.end()
+	}
+	n := resp.Len()
+	statuses := make([]string, n)
+	times := make([][]string, len(resp.Selection().Groups)) // all features of a view share them
+	for j := range names {
+		group := resp.Selection().Order[j].Group
+		known := times[group] != nil
+		if !known {
+			times[group] = make([]string, n)
+		}
+		e.object(3)
+		e.key("values")
+		e.array(n)
+		for i := range n {
+			it := resp.Row(i).At(j)
+			t.add(&it)
+			encodeFeast(e, it.Value)
+			statuses[i] = string(feastStatus(it.Status))
+			if !known {
+				times[group][i] = feastTime(it.EventTime)
+			}
+		}
+		e.end()
+		encodeTexts(e, "statuses", statuses)
+		encodeTexts(e, "event_timestamps", times[group])
+		e.end()
+	}
+	e.end()
+	e.end()
+}
+
+func encodeMetadata(e *jsonEncoder, req *onlineRequest, echo []column, names []string, resp *reader.Response) {
+	e.object(1)
+	e.key("feature_names")
+	e.array(len(echo) + len(names))
+	for _, c := range echo {
+		e.text(c.name)
+	}
+	for _, name := range names {
+		e.text(name)
+	}
+	e.end()
+	if req.Versions {
+		e.key("feature_view_metadata")
+		e.array(len(resp.Selection().Groups))
+		for _, g := range resp.Selection().Groups {
+			e.object(2)
+			e.key("name")
+			e.text(g.View.Name)
+			e.key("version")
+			e.integer(int64(g.View.Version))
+			e.end()
+		}
+		e.end()
+	}
+	if len(resp.Unreachable) > 0 { // Hearth's own: the tiers that did not answer for some value
+		e.key("unreachable")
+		e.array(len(resp.Unreachable))
+		for _, o := range resp.Unreachable {
+			e.text(string(o.Tier))
+		}
+		e.end()
+	}
+	e.end()
+}
+
+func encodeTexts(e *jsonEncoder, name string, texts []string) {
+	e.key(name)
+	e.array(len(texts))
+	for _, text := range texts {
+		e.text(text)
+	}
+	e.end()
+}
+
+func encodeRepeated(e *jsonEncoder, name, text string, n int) {
+	e.key(name)
+	e.array(n)
+	for range n {
+		e.text(text)
+	}
+	e.end()
+}
+
+// encodeKey sends a join key back as it came.
+func encodeKey(e *jsonEncoder, v any) {
+	if n, ok := v.(json.Number); ok {
+		e.separate()
+		e.b = append(e.b, n...)
+		return
+	}
+	switch v := v.(type) {
+	case string:
+		e.text(v)
+	case bool:
+		e.boolean(v)
+	default:
+		e.null()
+	}
+}
+
+func feastTime(at feature.Micros) string {
+	if at == feature.NoTime {
+		return noTimestamp
+	}
+	return at.Time().Format(time.RFC3339Nano)
 }
 
 // fromFeast turns Feast's "view@v2:feature" into "view@2:feature".
@@ -151,138 +230,4 @@ func feastStatus(s feature.Status) feature.Status {
 		return feature.NotFound
 	}
 	return s
-}
-
-// feastValue is a value in Feast's JSON: seconds for a timestamp, and null for what JSON
-// or Feast's client cannot take (NaN, infinities, empty lists).
-func feastValue(v feature.Value) any {
-	switch {
-	case v.IsNull():
-		return nil
-	case v.Is(feature.Int64):
-		return v.Int()
-	case v.Is(feature.Float32), v.Is(feature.Float64):
-		f := v.Float()
-		if math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil
-		}
-		if v.Is(feature.Float32) {
-			return v.Float32() // the shortest text of a float32
-		}
-		return f
-	case v.Is(feature.String):
-		return v.Str()
-	case v.Is(feature.Bool):
-		return v.Bool()
-	case v.Is(feature.Bytes):
-		return base64.StdEncoding.EncodeToString(v.Bytes())
-	case v.Is(feature.Timestamp):
-		return v.Micros().Time().Unix()
-	}
-	if len(v.List()) == 0 {
-		return nil
-	}
-	list := make([]any, len(v.List()))
-	for i, e := range v.List() {
-		list[i] = feastValue(e)
-	}
-	return list
-}
-
-// columns is a column-oriented JSON object, in the order in which it was written.
-type columns []column
-
-type column struct {
-	name   string
-	values []any
-}
-
-// UnmarshalJSON keeps the order of the members and the text of numbers.
-func (c *columns) UnmarshalJSON(b []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.UseNumber()
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return errors.New("want an object of columns: {\"name\": [value, …]}")
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		col := column{}
-		col.name, _ = t.(string)
-		if seen[col.name] {
-			return fmt.Errorf("column %q is given twice", col.name)
-		}
-		seen[col.name] = true
-		if err := dec.Decode(&col.values); err != nil {
-			return fmt.Errorf("column %q: %w", col.name, err)
-		}
-		*c = append(*c, col)
-	}
-	return nil
-}
-
-// length is the number of rows, which all columns share.
-func (c columns) length() (int, error) {
-	if len(c) == 0 {
-		return 0, fmt.Errorf("%w: no column is given", feature.ErrInvalid)
-	}
-	n := len(c[0].values)
-	for _, col := range c {
-		if len(col.values) != n {
-			return 0, fmt.Errorf("%w: column %q has %d values, column %q has %d", feature.ErrInvalid, col.name, len(col.values), c[0].name, n)
-		}
-	}
-	return n, nil
-}
-
-// rows turns entity columns into the reader's entities.
-func (c columns) rows(limit int) ([]map[string]string, error) {
-	n, err := c.length()
-	if err != nil {
-		return nil, fmt.Errorf("entities: %w", err)
-	}
-	if n > limit {
-		return nil, fmt.Errorf("entities: %w: %d of them, the limit is %d", feature.ErrInvalid, n, limit)
-	}
-	rows := make([]map[string]string, n)
-	for i := range rows {
-		rows[i] = make(map[string]string, len(c))
-	}
-	for _, col := range c {
-		for i, v := range col.values {
-			switch v := v.(type) {
-			case string:
-				rows[i][col.name] = v
-			case json.Number:
-				rows[i][col.name] = v.String()
-			case bool:
-				rows[i][col.name] = strconv.FormatBool(v)
-			}
-			// null, a list or an object is no join key: the row lacks it, and the reader says so
-			// if a view wants it.
-		}
-	}
-	return rows, nil
-}
-
-// decode reads one JSON document. A body that is no such document is 400.
-func decode(body io.Reader, doc any) error {
-	dec := json.NewDecoder(body)
-	dec.UseNumber()
-	err := dec.Decode(doc)
-	if err == nil {
-		if _, extra := dec.Token(); extra == nil {
-			err = errors.New("something follows the document")
-		} else if !errors.Is(extra, io.EOF) {
-			err = extra
-		}
-	}
-	var tooBig *http.MaxBytesError
-	if err == nil || errors.As(err, &tooBig) {
-		return err
-	}
-	return problem{http.StatusBadRequest, "BadRequest", "the body is not the JSON that this path takes: " + err.Error()}
 }

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,18 +12,24 @@ import (
 	"github.com/hearthstore/hearth/reader"
 )
 
-// httpMetrics counts requests by path and status.
-type httpMetrics struct {
+// metrics counts requests by path and status, and what was served by service.
+type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+
+	values   *prometheus.CounterVec
+	defaults *prometheus.CounterVec
+	stale    *prometheus.CounterVec
+	services map[string]bool
 
 	freshness *prometheus.GaugeVec
 	behind    *prometheus.GaugeVec
 	cold      prometheus.Gauge
 }
 
-func newHTTPMetrics(reg prometheus.Registerer) (*httpMetrics, error) {
-	m := &httpMetrics{
+func newMetrics(reg prometheus.Registerer, project *feature.Project) (*metrics, error) {
+	m := &metrics{
+		services: map[string]bool{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hearth_http_requests_total", Help: "HTTP requests by path and status code.",
 		}, []string{"path", "code"}),
@@ -29,6 +37,15 @@ func newHTTPMetrics(reg prometheus.Registerer) (*httpMetrics, error) {
 			Name: "hearth_http_request_seconds", Help: "Time to answer HTTP requests by path.",
 			Buckets: []float64{.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5},
 		}, []string{"path"}),
+		values: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hearth_service_values_total", Help: "Feature values served over HTTP, by feature service (empty: a list of features) and status.",
+		}, []string{"service", "status"}),
+		defaults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hearth_service_defaults_total", Help: "Of the values served: those that are the declared default, or null for want of one.",
+		}, []string{"service"}),
+		stale: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hearth_service_stale_total", Help: "Of the values served: those last known, because no tier answered.",
+		}, []string{"service"}),
 		freshness: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "hearth_view_freshness_seconds", Help: "Age of the newest event of a view.",
 		}, []string{"view"}),
@@ -39,21 +56,73 @@ func newHTTPMetrics(reg prometheus.Registerer) (*httpMetrics, error) {
 			Name: "hearth_online_cold", Help: "1 while the online tier, or a shard of it, is cold.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.freshness, m.behind, m.cold} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.values, m.defaults, m.stale, m.freshness, m.behind, m.cold} {
 		if err := reg.Register(c); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("register metrics: %w", err)
 		}
+	}
+	for i := range project.Services {
+		m.services[project.Services[i].Name] = true
 	}
 	return m, nil
 }
 
-func (m *httpMetrics) observe(path string, code int, took time.Duration) {
+// observe counts one request. What the table calls "/{$}" is "/" to people.
+func (m *metrics) observe(rt *route, code int, took time.Duration) {
+	path := strings.TrimSuffix(rt.path, "{$}")
 	m.requests.WithLabelValues(path, strconv.Itoa(code)).Inc()
 	m.seconds.WithLabelValues(path).Observe(took.Seconds())
 }
 
+// tally counts the values of one answer.
+type tally struct {
+	statuses        [6]int // by code, see statusNames
+	defaults, stale int
+}
+
+func newTally() *tally { return &tally{} }
+
+// add counts one value and returns the code of its status.
+func (t *tally) add(it *reader.Item) int {
+	code := statusCode(it.Status)
+	t.statuses[code]++
+	if it.Tier == feature.TierDefault || it.Status == feature.NullValue {
+		t.defaults++
+	}
+	if it.Stale {
+		t.stale++
+	}
+	return code
+}
+
+// count counts a whole answer.
+func (t *tally) count(resp *reader.Response) {
+	for i := range resp.Len() {
+		row := resp.Row(i)
+		for j := range row.Len() {
+			it := row.At(j)
+			t.add(&it)
+		}
+	}
+}
+
+// served adds an answer to what its service has served. Only declared names become labels:
+// their number is bounded.
+func (m *metrics) served(service string, t *tally) {
+	if !m.services[service] {
+		service = ""
+	}
+	for code, n := range t.statuses {
+		if n > 0 {
+			m.values.WithLabelValues(service, statusNames[code]).Add(float64(n))
+		}
+	}
+	m.defaults.WithLabelValues(service).Add(float64(t.defaults))
+	m.stale.WithLabelValues(service).Add(float64(t.stale))
+}
+
 // show takes over a status, whose ages count from now.
-func (m *httpMetrics) show(st Status, now time.Time) {
+func (m *metrics) show(st Status, now time.Time) {
 	for _, v := range st.Views {
 		if v.NewestEvent != nil {
 			m.freshness.WithLabelValues(v.View.String()).Set(now.Sub(*v.NewestEvent).Seconds())
@@ -64,104 +133,4 @@ func (m *httpMetrics) show(st Status, now time.Time) {
 	if st.Online.Cold || len(st.Online.ColdShards) > 0 {
 		m.cold.Set(1)
 	}
-}
-
-// TierObserver makes the histogram of tier calls, registers it and returns the function
-// for reader.Config.Observe.
-func TierObserver(reg prometheus.Registerer) (func(tier feature.Tier, keys int, took time.Duration, err error), error) {
-	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "hearth_tier_call_seconds", Help: "Time of one call of a tier by the reader.",
-		Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1},
-	}, []string{"tier", "ok"})
-	if err := reg.Register(seconds); err != nil {
-		return nil, err
-	}
-	return func(tier feature.Tier, _ int, took time.Duration, err error) {
-		seconds.WithLabelValues(string(tier), strconv.FormatBool(err == nil)).Observe(took.Seconds())
-	}, nil
-}
-
-// readerCollector shows a reader's counts. They are read when Prometheus asks, so the hot
-// path knows nothing of metrics.
-type readerCollector struct{ stats func() reader.Stats }
-
-type metric struct {
-	desc   *prometheus.Desc
-	kind   prometheus.ValueType
-	values func(reader.Stats) map[string]uint64
-}
-
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
-}
-
-func readerMetrics() []metric {
-	tiers := func(of func(reader.TierStats) uint64) func(reader.Stats) map[string]uint64 {
-		return func(s reader.Stats) map[string]uint64 {
-			return map[string]uint64{"online": of(s.Online), "backing": of(s.Backing)}
-		}
-	}
-	c := prometheus.CounterValue
-	return []metric{
-		{desc("hearth_reads_total", "Answered requests of the reader."), c, func(s reader.Stats) map[string]uint64 { return map[string]uint64{"": s.Requests} }},
-		{desc("hearth_lookups_total", "Lookups (an entity in a view) by verdict.", "verdict"), c, func(s reader.Stats) map[string]uint64 {
-			return map[string]uint64{"found": s.Found, "not_found": s.NotFound, "unknown": s.Unknown}
-		}},
-		{desc("hearth_lookups_outside_max_age_total", "Lookups that found a value older than allowed."), c, func(s reader.Stats) map[string]uint64 { return map[string]uint64{"": s.OutsideMaxAge} }},
-		{desc("hearth_lookups_stale_total", "Lookups answered with the last known value because no tier answered."), c, func(s reader.Stats) map[string]uint64 { return map[string]uint64{"": s.Stale} }},
-		{desc("hearth_cache_total", "Keys looked up in the in-process cache.", "result"), c, func(s reader.Stats) map[string]uint64 {
-			return map[string]uint64{"hit": s.CacheHits - s.CacheNegative, "negative": s.CacheNegative, "miss": s.CacheMisses}
-		}},
-		{desc("hearth_tier_calls_total", "Calls of a tier by the reader.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Calls })},
-		{desc("hearth_tier_hits_total", "Keys that a tier had.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Hits })},
-		{desc("hearth_tier_misses_total", "Keys that a tier did not have.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Misses })},
-		{desc("hearth_tier_errors_total", "Keys that a tier did not answer for.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Errors })},
-		{desc("hearth_tier_corrupt_total", "Values that are not what their schema promises.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Corrupt })},
-		{desc("hearth_tier_unknown_format_total", "Values of an unknown format or another schema.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Foreign })},
-		{desc("hearth_tier_skipped_total", "Requests that did not ask a tier because its breaker was open.", "tier"), c, tiers(func(t reader.TierStats) uint64 { return t.Skipped })},
-		{desc("hearth_backing_shared_total", "Keys that joined another request's lookup."), c, func(s reader.Stats) map[string]uint64 { return map[string]uint64{"": s.Backing.Shared} }},
-		{desc("hearth_backing_capped_total", "Keys not asked for because the cap on backing calls was used up."), c, func(s reader.Stats) map[string]uint64 { return map[string]uint64{"": s.Backing.Capped} }},
-		{desc("hearth_repairs_total", "Values written up to the online tier, by outcome.", "outcome"), c, func(s reader.Stats) map[string]uint64 {
-			r := s.Repairs
-			return map[string]uint64{"written": r.Written, "newer": r.Newer, "expired": r.Expired, "dropped": r.Dropped, "failed": r.Failed}
-		}},
-		{desc("hearth_breaker_open", "1 while the breaker of a tier is open, 0.5 while it probes.", "tier"), prometheus.GaugeValue, nil},
-	}
-}
-
-// Describe tells Prometheus what there is.
-func (c readerCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range readerMetrics() {
-		ch <- m.desc
-	}
-}
-
-// Collect reads the counts.
-func (c readerCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.stats()
-	for _, m := range readerMetrics() {
-		if m.values == nil {
-			for tier, state := range map[string]string{"online": s.Online.Breaker, "backing": s.Backing.Breaker} {
-				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, breakerLevel(state), tier)
-			}
-			continue
-		}
-		for label, n := range m.values(s) {
-			if label == "" {
-				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n))
-			} else {
-				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n), label)
-			}
-		}
-	}
-}
-
-func breakerLevel(state string) float64 {
-	switch state {
-	case reader.BreakerOpen:
-		return 1
-	case reader.BreakerHalfOpen:
-		return 0.5
-	}
-	return 0
 }

@@ -26,10 +26,13 @@ func TestOpenAPIDescribesTheHandlers(t *testing.T) {
 	b.work.end.Status = "done"
 	calls := []struct{ method, path, body string }{
 		{post, "/get-online-features", `{"entities": {"driver_id": [1, 2]}, "feature_service": "v1"}`},
+		{post, "/get-online-features", `{"entities": {"driver_id": [1]}, "feature_service": "v1", "include_feature_view_version_metadata": true}`},
 		{post, "/get-online-features", `{"entities": {"driver_id": ["x"]}, "feature_service": "v1"}`},
 		{post, "/get-online-features", `{"entities": {"driver_id": [1]}, "feature_service": "v2"}`},
 		{post, "/get-online-features", `{`},
 		{post, "/v1/features", `{"entities": [{"driver_id": 1}, {"driver_id": 2}], "feature_service": "v1"}`},
+		{post, "/v1/features", `{"entities": {"driver_id": [1, 2]}, "feature_service": "v1", "layout": "rows"}`},
+		{post, "/v1/features", `{"entities": {"driver_id": [1]}, "feature_service": "v2"}`},
 		{post, "/v1/features", `{`},
 		{post, "/push", `{"push_source_name": "stats", "df": {"driver_id": [1]}}`},
 		{post, "/push", `{`},
@@ -116,6 +119,19 @@ func resolve(doc, v any) any {
 // have a member that its properties do not name.
 func check(doc, schema, v any, at string) (problems []string) {
 	s, _ := resolve(doc, schema).(map[string]any)
+	if choices, ok := s["oneOf"].([]any); ok {
+		fits := 0
+		for _, choice := range choices {
+			why := check(doc, choice, v, at)
+			if problems = append(problems, why...); len(why) == 0 {
+				fits++
+			}
+		}
+		if fits == 1 {
+			return nil
+		}
+		return append(problems, fmt.Sprintf("%s fits %d of the schemas of which it must be one", at, fits))
+	}
 	if typ, ok := s["type"]; ok {
 		types, many := typ.([]any)
 		if !many {

@@ -2,55 +2,43 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"errors"
-	"net"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/reader"
 )
 
 //go:embed openapi.json
 var openAPI []byte
 
-// access is what a path asks of its caller.
-type access uint8
-
-const (
-	anyone access = iota // health: probes carry no tokens and are always answered
-	readers
-	admins
-)
-
 // route is one path; the list of them is what openapi.json describes.
 type route struct {
 	method, path string
 	access       access
-	handle       func(http.ResponseWriter, *http.Request) error
+	handle       func(*reply, *http.Request) error
 }
 
 func (s *Server) table() []route {
 	return []route{
 		{"POST", "/get-online-features", readers, s.getOnlineFeatures},
-		{"POST", "/push", admins, s.push},
-		{"POST", "/write-to-online-store", admins, s.writeToOnlineStore},
-		{"POST", "/materialize", admins, s.materialize},
-		{"POST", "/materialize-incremental", admins, s.materialize},
+		{"POST", "/push", writers, s.push},
+		{"POST", "/write-to-online-store", writers, s.writeToOnlineStore},
+		{"POST", "/materialize", writers, s.materialize},
+		{"POST", "/materialize-incremental", writers, s.materialize},
 		{"GET", "/health", anyone, s.live},
 		{"POST", "/v1/features", readers, s.features},
-		{"GET", "/v1/status", admins, s.statusJSON},
+		{"GET", "/v1/status", operators, s.statusJSON},
 		{"GET", "/livez", anyone, s.live},
 		{"GET", "/readyz", anyone, s.ready},
 		{"GET", "/metrics", readers, s.showMetrics},
 		{"GET", "/openapi.json", anyone, s.showOpenAPI},
-		{"GET", "/{$}", admins, s.statusPage},
+		{"GET", "/{$}", operators, s.statusPage},
 	}
 }
 
@@ -65,103 +53,86 @@ func (s *Server) routes() http.Handler {
 // wrap puts the same order round every path: who may, how many at once, how big; then the
 // work; then what it was.
 func (s *Server) wrap(rt route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(hw http.ResponseWriter, r *http.Request) {
 		begin := s.cfg.Clock.Now()
-		rec := &recorder{ResponseWriter: w, code: http.StatusOK}
-		err := s.admit(rt, r)
+		w := &reply{ResponseWriter: hw, code: http.StatusOK, timeout: s.cfg.WriteTimeout}
+		r, end := s.tracing.start(&rt, r)
+		err := s.admit(&rt, r)
 		if err == nil && rt.access != anyone {
 			select {
 			case s.slots <- struct{}{}:
 				defer func() { <-s.slots }()
 			default:
-				rec.Header().Set("Retry-After", "1")
+				w.Header().Set("Retry-After", "1")
 				err = problem{http.StatusTooManyRequests, "TooManyRequests", "the server is at its limit of requests at once"}
 			}
 		}
 		if err == nil {
-			r.Body = http.MaxBytesReader(rec, r.Body, s.cfg.MaxBody)
-			err = rt.handle(rec, r)
+			r.Body = http.MaxBytesReader(hw, r.Body, s.cfg.MaxBody)
+			err = rt.handle(w, r)
 		}
 		if err != nil {
-			s.fail(rec, r, err)
+			s.fail(w, &rt, r, err)
 		}
-		s.metrics.observe(rt.path, rec.code, s.cfg.Clock.Now().Sub(begin))
+		end(w.code, err)
+		s.metrics.observe(&rt, w.code, s.cfg.Clock.Now().Sub(begin))
 	})
 }
 
-// admit checks the token and, because a server without tokens is open to every page in a
-// browser of the machine, that the request was not sent by a foreign page or under a
-// foreign name.
-func (s *Server) admit(rt route, r *http.Request) error {
-	if origin := r.Header.Get("Origin"); origin != "" {
-		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
-			return problem{http.StatusForbidden, "Forbidden", "requests from other web pages are not answered"}
-		}
-	}
-	need := ""
-	switch rt.access {
-	case anyone:
-		return nil
-	case readers:
-		need = s.cfg.ReadToken
-	case admins:
-		need = s.cfg.AdminToken
-	}
-	if need == "" {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if s.cfg.ReadToken == "" && s.cfg.AdminToken == "" && !loopback(strings.Trim(host, "[]")) {
-			return problem{http.StatusForbidden, "Forbidden", "without tokens only requests to a loopback name are answered"}
-		}
-		return nil
-	}
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	switch {
-	case !ok:
-		return problem{http.StatusUnauthorized, "Unauthorized", "send Authorization: Bearer <token>"}
-	case same(given, need), s.cfg.AdminToken != "" && same(given, s.cfg.AdminToken):
-		return nil
-	case s.cfg.ReadToken != "" && same(given, s.cfg.ReadToken):
-		return problem{http.StatusForbidden, "Forbidden", "this path needs the admin token"}
-	}
-	return problem{http.StatusUnauthorized, "Unauthorized", "the token is not known"}
-}
-
-// same compares in a time that says nothing about the token, nor about its length.
-func same(a, b string) bool {
-	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
-	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
-}
-
-// recorder remembers the status code for the metrics.
-type recorder struct {
+// reply is the answer to one request: it remembers the status code, and gives the client
+// a bounded time to take what is sent, since its request holds a slot until then.
+type reply struct {
 	http.ResponseWriter
 	code    int
 	written bool
+	timeout time.Duration
 }
 
-func (r *recorder) WriteHeader(code int) {
+// WriteHeader sends the status.
+func (r *reply) WriteHeader(code int) {
 	if !r.written {
 		r.code, r.written = code, true
+		// Not every writer has deadlines (one in a test has none): then there is no bound. The
+		// deadline is the network's, so it is told in the time of the machine.
+		_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(clock.System.Now().Add(r.timeout))
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
 
-func (r *recorder) Write(b []byte) (int, error) {
-	r.written = true
+// Write sends a part of the body.
+func (r *reply) Write(b []byte) (int, error) {
+	if !r.written {
+		r.WriteHeader(http.StatusOK)
+	}
 	return r.ResponseWriter.Write(b)
 }
 
-func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
+// Unwrap is for http.ResponseController.
+func (r *reply) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// send writes one whole body.
+func (r *reply) send(code int, contentType string, body []byte) error {
+	h := r.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	r.WriteHeader(code)
+	if _, err := r.Write(body); err != nil {
+		return errors.Join(errGone, err)
+	}
+	return nil
+}
+
+// errGone marks a client that went away: there is nobody to tell.
+var errGone = errors.New("client went away")
+
+func (s *Server) live(w *reply, _ *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
 
 // ready says whether traffic should be sent here: not while draining, and not while both
 // tiers are out, when all answers would be defaults.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) ready(w *reply, r *http.Request) error {
 	st := s.cfg.Features.Stats()
 	switch {
 	case s.draining.Load():
@@ -177,7 +148,7 @@ func out(t reader.TierStats) bool { return t.Breaker == "" || t.Breaker == reade
 
 // showMetrics brings the gauges up to date with the kept status. A status that cannot be
 // read leaves them as they were: the counts of the reader are shown in any case.
-func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) showMetrics(w *reply, r *http.Request) error {
 	if s.cfg.Status != nil {
 		st, _, err := s.status.get(r.Context())
 		if err != nil {
@@ -190,21 +161,8 @@ func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) showOpenAPI(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(openAPI)))
-	_, err := w.Write(openAPI)
-	return ignoreGone(err)
-}
-
-// errGone marks a client that went away: there is nobody to tell.
-var errGone = errors.New("client went away")
-
-func ignoreGone(err error) error {
-	if err != nil {
-		return errors.Join(errGone, err)
-	}
-	return nil
+func (s *Server) showOpenAPI(w *reply, _ *http.Request) error {
+	return w.send(http.StatusOK, typeJSON, openAPI)
 }
 
 // readContext bounds one feature read.

@@ -3,17 +3,16 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
@@ -24,6 +23,8 @@ import (
 type Features interface {
 	Get(ctx context.Context, req reader.Request) (*reader.Response, error)
 	Stats() reader.Stats
+	// Forget is told what this server has written, so that it is read next time.
+	Forget(refs ...feature.Ref)
 }
 
 // Jobs is the writing work that requests may ask for. Its errors match the sentinels of
@@ -73,10 +74,15 @@ type Config struct {
 	// StatusTTL is how long a status is kept. Defaults to 10 s.
 	StatusTTL time.Duration
 
-	// ReadToken is asked for on feature reads and metrics, AdminToken on everything that
-	// writes and on the status page; the admin token also reads. An empty token is not asked
-	// for, and then only loopback addresses may be listened on.
-	ReadToken, AdminToken string
+	// ReadToken is asked for on feature reads and metrics. Without it reads are open, and
+	// only loopback addresses may be listened on.
+	ReadToken string
+	// AdminToken is asked for on everything that writes, and on the status page; it also
+	// reads. Without it nothing is written: those paths answer 403.
+	AdminToken string
+	// Insecure listens on any address and answers under any name without a ReadToken.
+	// Defaults to false.
+	Insecure bool
 	// TLS serves HTTPS. Defaults to none.
 	TLS *tls.Config
 
@@ -84,11 +90,22 @@ type Config struct {
 	MaxBody int64
 	// MaxEntities is the most entities of one read. Defaults to 10000.
 	MaxEntities int
+	// MaxFeatures is the most features of one read, after "view:*" was expanded. Defaults to
+	// 1000.
+	MaxFeatures int
+	// MaxValues is the most values of one read: entities × features. Defaults to 1000000.
+	MaxValues int
 	// MaxInFlight is the most requests served at once; more are answered 429. Health is not
 	// counted. Defaults to 1024.
 	MaxInFlight int
 	// ReadTimeout bounds one feature read, whatever the client waits for. Defaults to 5 s.
 	ReadTimeout time.Duration
+	// BodyTimeout bounds the arrival of a request, WriteTimeout the departure of an answer: a
+	// client that dawdles gives its slot back. Both default to 30 s.
+	BodyTimeout, WriteTimeout time.Duration
+	// DrainDelay is how long requests are still taken after /readyz has begun to say no, for
+	// load balancers to notice. Defaults to 0.
+	DrainDelay time.Duration
 	// DrainTimeout bounds the end: requests under way are finished, asynchronous runs are
 	// told to stop and waited for. Defaults to 15 s.
 	DrainTimeout time.Duration
@@ -96,6 +113,9 @@ type Config struct {
 	// Registry takes the metrics of HTTP and reader, and is what /metrics shows. Defaults to a
 	// registry of the server's own.
 	Registry *prometheus.Registry
+	// Tracer makes a span per request, under the caller's if it sent a traceparent. Defaults
+	// to none: nothing is traced.
+	Tracer trace.TracerProvider
 	// Version is shown on the status page. Defaults to "".
 	Version string
 	// Logger defaults to slog.DiscardHandler.
@@ -111,8 +131,12 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.StatusTTL, 10*time.Second)
 	setDefault(&c.MaxBody, 8<<20)
 	setDefault(&c.MaxEntities, 10_000)
+	setDefault(&c.MaxFeatures, 1000)
+	setDefault(&c.MaxValues, 1_000_000)
 	setDefault(&c.MaxInFlight, 1024)
 	setDefault(&c.ReadTimeout, 5*time.Second)
+	setDefault(&c.BodyTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 15*time.Second)
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
@@ -135,17 +159,20 @@ func setDefault[T comparable](field *T, value T) {
 
 // Server answers HTTP. Use it once: New, then Serve.
 type Server struct {
-	cfg      Config
-	handler  http.Handler
-	metrics  *httpMetrics
-	status   *statusCache
-	slots    chan struct{}
-	draining atomic.Bool
+	cfg         Config
+	read, admin token
+	handler     http.Handler
+	metrics     *metrics
+	tracing     tracing
+	status      *statusCache
+	slots       chan struct{}
+	draining    atomic.Bool
 
 	// Asynchronous runs live on this server, not on a request.
-	mu   sync.Mutex
-	runs sync.WaitGroup
-	stop []context.CancelFunc
+	mu      sync.Mutex
+	runs    sync.WaitGroup
+	lastRun int
+	under   map[int]asyncRun
 }
 
 // New makes a server. The error matches feature.ErrInvalid.
@@ -154,12 +181,15 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, slots: make(chan struct{}, cfg.MaxInFlight)}
-	if s.metrics, err = newHTTPMetrics(cfg.Registry); err != nil {
+	s := &Server{
+		cfg: cfg, read: newToken(cfg.ReadToken), admin: newToken(cfg.AdminToken), tracing: newTracing(cfg.Tracer),
+		slots: make(chan struct{}, cfg.MaxInFlight), under: map[int]asyncRun{},
+	}
+	if s.metrics, err = newMetrics(cfg.Registry, cfg.Project); err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
-	if err := cfg.Registry.Register(readerCollector{cfg.Features.Stats}); err != nil {
-		return nil, fmt.Errorf("new server: register metrics: %w", err)
+	if err := RegisterReader(cfg.Registry, cfg.Features.Stats); err != nil {
+		return nil, fmt.Errorf("new server: %w", err)
 	}
 	s.status = &statusCache{load: cfg.Status, ttl: cfg.StatusTTL, clock: cfg.Clock}
 	s.handler = s.routes()
@@ -168,77 +198,3 @@ func New(cfg Config) (*Server, error) {
 
 // Handler is the server as an http.Handler, for tests and for embedding.
 func (s *Server) Handler() http.Handler { return s.handler }
-
-// Listen opens the address. An address that is not loopback needs a read token and an
-// admin token: features are often personal data.
-func (s *Server) Listen(ctx context.Context, address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %q: %w: write host:port", address, feature.ErrInvalid)
-	}
-	if !loopback(host) && (s.cfg.ReadToken == "" || s.cfg.AdminToken == "") {
-		return nil, fmt.Errorf("listen on %s: %w: an address that is not loopback needs server.auth.read_token_env and admin_token_env", address, feature.ErrInvalid)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	return l, nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
-
-// Serve answers on l until ctx ends, and then drains: /readyz says no, requests under way
-// are finished, asynchronous runs are told to stop and waited for, all within
-// DrainTimeout. A clean end is nil.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	if s.cfg.TLS != nil {
-		l = tls.NewListener(l, s.cfg.TLS)
-	}
-	h := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- h.Serve(l) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	s.draining.Store(true)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
-	defer cancel()
-	err := h.Shutdown(drain)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("drain %s: requests did not end in %s: %w", l.Addr(), s.cfg.DrainTimeout, err), h.Close())
-	}
-	if closed := <-ended; !errors.Is(closed, http.ErrServerClosed) {
-		err = errors.Join(err, closed)
-	}
-	return errors.Join(err, s.stopRuns(drain))
-}
-
-// stopRuns tells asynchronous runs to stop and waits for them.
-func (s *Server) stopRuns(ctx context.Context) error {
-	s.mu.Lock()
-	for _, stop := range s.stop {
-		stop()
-	}
-	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() { s.runs.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("drain: a run did not stop in %s; it resumes where it was", s.cfg.DrainTimeout)
-	}
-}

@@ -59,7 +59,7 @@ func TestOutage(t *testing.T) {
 	if got := w.Header().Values("Hearth-Unreachable"); strings.Join(got, ",") != "online,backing" {
 		t.Errorf("Hearth-Unreachable: %v", got)
 	}
-	b.want(b.call(post, "/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"]}`), http.StatusOK,
+	b.want(b.call(post, "/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "layout": "rows"}`), http.StatusOK,
 		`{"results":[{"entity":{"driver_id":"1"},"features":[{"name":"stats:trips","value":0,"status":"UNKNOWN","tier":"default","event_timestamp":null,"age_seconds":null}]}],`+
 			`"unreachable":["online","backing"],"outages":[{"tier":"online","reason":"error"},{"tier":"backing","reason":"error"}]}`)
 
@@ -76,13 +76,13 @@ func TestOutage(t *testing.T) {
 // JSON string that holds JSON.
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
-	b := newBundle(t, func(c *server.Config) { c.MaxEntities, c.MaxBody = 3, 2000 })
+	b := newBundle(t, func(c *server.Config) { c.MaxEntities, c.MaxFeatures, c.MaxValues, c.MaxBody = 3, 2, 14, 2000 })
 	for _, c := range []struct {
 		path, body string
 		code       int
 		says       string
 	}{
-		{"/get-online-features", `{`, 400, `"{\"class\":\"BadRequest\"`},
+		{"/get-online-features", `{`, 400, `\"hearth\":\"BadRequest\"`},
 		{"/get-online-features", `{} {}`, 400, "something follows"},
 		{"/get-online-features", `{"entities": [1], "features": ["stats:trips"]}`, 400, "object of columns"},
 		{"/get-online-features", `{"entities": {"driver_id": [1], "driver_id": [2]}, "features": ["stats:trips"]}`, 400, "twice"},
@@ -92,23 +92,38 @@ func TestBadRequests(t *testing.T) {
 		{"/get-online-features", `{"entities": {"driver_id": [null]}, "features": ["stats:trips"]}`, 422, "is missing"},
 		{"/get-online-features", `{"entities": {"driver_id": [1.5]}, "features": ["stats:trips"]}`, 422, "is no int64"},
 		{"/get-online-features", `{"entities": {"driver_id": [1]}, "feature_service": "v9"}`, 404, "v1, both"},
-		{"/get-online-features", `{"entities": {"driver_id": [1]}, "features": ["state:trips"]}`, 422, "unknown feature view"},
+		{"/get-online-features", `{"entities": {"driver_id": [1]}, "features": ["stats:trips", "stats:seen", "stats:tags"]}`, 422, "features: invalid: 3 of them, the limit is 2"},
+		{"/get-online-features", `{"entities": {"driver_id": [1]}, "features": ["stats:*"]}`, 422, "features: invalid: 5 of them, the limit is 2"},
+		{"/get-online-features", `{"entities": {"driver_id": [1, 2, 3]}, "feature_service": "v1"}`, 422, "3 entities × 5 features"},
+		{"/get-online-features", `{"entities": {"driver_id": 1}, "features": ["stats:trips"]}`, 400, "want a list"},
+		{"/get-online-features", `{"entities": {"driver_id": [1]}, "features": ["state:trips"]}`, 404, `\"class\":\"FeatureViewNotFoundException\"`},
 		{"/get-online-features", `{"entities": {"driver_id": ["` + strings.Repeat("1", 3000) + `"]}}`, 413, "larger"},
 		{"/v1/features", `{"entities": [{"driver_id": {}}], "features": ["stats:trips"]}`, 422, "a join key is"},
 		{"/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "on_stale": "yes"}`, 422, "value or default"},
 		{"/v1/features", `{"entities": [{},{},{},{}], "features": ["stats:trips"]}`, 422, "the limit is 3"},
+		{"/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "max_age": 5}`, 400, "unknown field"},
+		{"/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "max_age_seconds": -1}`, 422, "out of range"},
+		{"/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "max_age_seconds": 1e300}`, 422, "out of range"},
+		{"/v1/features", `{"entities": [{"driver_id": 1}], "features": ["stats:trips"], "layout": "table"}`, 422, "columns or rows"},
 		{"/push", `{"push_source_name": "stats", "df": {"driver_id": [1]}, "to": "offline"}`, 422, "only"},
-		{"/push", `{"push_source_name": "state", "df": {"driver_id": [1]}}`, 404, "no feature view"},
+		{"/push", `{"push_source_name": "state", "df": {"driver_id": [1]}}`, 422, `\"class\":\"PushSourceNotFoundException\"`},
+		{"/write-to-online-store", `{"feature_view_name": "state", "df": {"driver_id": [1]}}`, 404, "declared are: stats@1, stats@2"},
 		{"/write-to-online-store", `{"feature_view_name": "stats", "df": {}}`, 422, "no column"},
 		{"/materialize", `{"start_ts": "yesterday"}`, 422, "start_ts"},
 		{"/materialize", `{"feature_views": ["state"]}`, 404, "no feature view"},
+		{"/materialize", `{"version": "v2"}`, 422, "exactly one"},
+		{"/materialize", `{"feature_views": ["stats"], "version": "v3"}`, 404, "no feature view"},
 	} {
 		w := b.call(post, c.path, c.body)
 		if w.Code != c.code || !strings.Contains(w.Body.String(), c.says) {
 			t.Errorf("%s %s: got %d %s, want %d with %q", c.path, c.body, w.Code, w.Body, c.code, c.says)
 		}
-		if !strings.HasPrefix(w.Body.String(), `"{`) || w.Header().Get("Content-Type") != "application/json" {
-			t.Errorf("%s: the error is not a JSON string that holds an object: %s", c.body, w.Body)
+		form := `"{` // Feast's: a JSON string that holds an object
+		if strings.HasPrefix(c.path, "/v1/") {
+			form = `{"class":`
+		}
+		if !strings.HasPrefix(w.Body.String(), form) || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: the error does not begin with %s: %s", c.body, form, w.Body)
 		}
 	}
 	b.want(b.call(get, "/get-online-features", ""), http.StatusMethodNotAllowed, "")
@@ -126,7 +141,7 @@ func TestWrites(t *testing.T) {
 	b.want(b.call(post, "/write-to-online-store", `{"feature_view_name": "stats", "allow_registry_cache": false, `+body), http.StatusOK,
 		`{"written":1,"unchanged":0,"older":0,"failed":0,"behind":1}`)
 	b.want(b.call(post, "/push", `{"push_source_name": "stats@2", "to": "online", `+body), http.StatusOK, "")
-	if b.work.pushed["stats"] != lines || b.work.pushed["stats@2"] != lines {
+	if b.work.pushed["stats@1"] != lines || b.work.pushed["stats@2"] != lines {
 		t.Errorf("pushed %q", b.work.pushed)
 	}
 	b.work.result = server.WriteResult{Written: 1, Failed: 1}
@@ -155,7 +170,7 @@ func TestMaterialize(t *testing.T) {
 		b.wantSays(b.call(post, "/materialize", `{}`), http.StatusUnprocessableEntity, "run 7 ended "+status)
 	}
 	b.work.err = feature.ErrLeaseHeld
-	b.want(b.call(post, "/materialize", `{}`), http.StatusConflict, `{"error":"lease held by another run","feature_views":["stats@1","stats@2"]}`)
+	b.want(b.call(post, "/materialize", `{}`), http.StatusConflict, `{"error":"lease held by another run","feature_views":["stats","stats@v2"]}`)
 }
 
 // Tokens: reading and writing are two, the admin's also reads, health needs none.
@@ -186,7 +201,7 @@ func TestTokens(t *testing.T) {
 // answers neither foreign web pages nor foreign names.
 func TestLoopbackOnly(t *testing.T) {
 	t.Parallel()
-	b := newBundle(t)
+	b := newBundle(t, func(c *server.Config) { c.AdminToken = "" })
 	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0"} {
 		if _, err := b.server.Listen(t.Context(), address); !errors.Is(err, feature.ErrInvalid) {
 			t.Errorf("listen on %s: %v", address, err)
@@ -243,6 +258,7 @@ func TestServeDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Authorization", "Bearer "+b.token)
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -254,9 +270,13 @@ func TestServeDrains(t *testing.T) {
 	if resp.StatusCode != http.StatusAccepted || strings.TrimSpace(string(body)) != `{"feature_views":["stats"],"status":"accepted"}` {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
+	b.want(b.call(post, "/materialize?async=true", `{}`), http.StatusConflict, `{"error":"these feature views are being materialized","feature_views":["stats"]}`)
 	cancel()
 	if err := <-served; err != nil {
 		t.Errorf("Serve: %v", err)
+	}
+	if t.Failed() {
+		return // nothing runs: do not wait for its end
 	}
 	if err := <-b.work.ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the run ended with %v, want to be told to stop", err)

@@ -92,7 +92,7 @@ type statusDocument struct {
 	AsOf   time.Time    `json:"as_of"`
 }
 
-func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) statusJSON(w *reply, r *http.Request) error {
 	st, at, err := s.status.get(r.Context())
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ type share struct {
 }
 
 // statusPage shows the same to a person: one page, nothing loaded from anywhere.
-func (s *Server) statusPage(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) statusPage(w *reply, r *http.Request) error {
 	view := statusView{Project: s.cfg.Project.Name, Version: s.cfg.Version, Known: s.cfg.Status != nil, Reader: s.cfg.Features.Stats()}
 	st, at, err := s.status.get(r.Context())
 	if err != nil {
@@ -153,11 +153,9 @@ func (s *Server) statusPage(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("status page: %w", err)
 	}
 	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	h.Set("Cache-Control", "no-store")
-	_, err = w.Write(page.Bytes())
-	return ignoreGone(err)
+	return w.send(http.StatusOK, "text/html; charset=utf-8", page.Bytes())
 }
 
 func ageText(now time.Time, t *time.Time) string {

@@ -19,15 +19,17 @@ import (
 	"github.com/hearthstore/hearth/server"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // ServeOptions are the flags of `hearth serve`.
 type ServeOptions struct {
-	Listen  string // "" for the configuration's
-	Jobs    bool   // run the schedule too
-	Version string
-	// Ready is called with the address once the server listens. Defaults to nothing.
-	Ready func(address string)
+	Listen   string // "" for the configuration's
+	Insecure bool   // as server.insecure
+	Jobs     bool   // run the schedule too
+	Version  string
+	// Ready is called with the URL once the server listens. Defaults to nothing.
+	Ready func(url string)
 }
 
 // Serve answers HTTP until ctx ends, and then drains. Open the App with Options.Serving.
@@ -41,6 +43,12 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	tracer, err := a.tracer(ctx, o.Version)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.stopTracer(ctx, tracer)) }()
 	hot := hotkeys.Start(ctx, hotkeys.Config{State: back, Clock: a.clock, Logger: a.log})
 	defer hot.Close()
 	rc := tiers.ReaderConfig(a.cfg, on, back, a.deps())
@@ -48,27 +56,21 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if rc.Observe, err = server.TierObserver(registry); err != nil {
 		return err
 	}
+	if tracer != nil {
+		rc.Online, rc.Backing = server.TraceOnline(rc.Online, tracer), server.TraceBacking(rc.Backing, tracer)
+	}
 	features, err := reader.New(rc)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, features.Close()) }()
-	cfg := server.Config{
-		Project: &a.cfg.Project, Features: features, Jobs: serverJobs{a}, Status: a.serverStatus,
-		Registry: registry, Version: o.Version, Logger: a.log, Clock: a.clock,
+	cfg, err := a.serverConfig(o)
+	if err != nil {
+		return err
 	}
-	if cfg.ReadToken, err = a.cfg.Server.Auth.ReadToken.Reveal(); err != nil {
-		return fmt.Errorf("server.auth.read_token: %w", err)
-	}
-	if cfg.AdminToken, err = a.cfg.Server.Auth.AdminToken.Reveal(); err != nil {
-		return fmt.Errorf("server.auth.admin_token: %w", err)
-	}
-	if t := a.cfg.Server.TLS; t != nil {
-		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return fmt.Errorf("server.tls: %w: %w", feature.ErrInvalid, err)
-		}
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	cfg.Features, cfg.Registry = features, registry
+	if tracer != nil {
+		cfg.Tracer = tracer
 	}
 	s, err := server.New(cfg)
 	if err != nil {
@@ -83,7 +85,11 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return err
 	}
 	if o.Ready != nil {
-		o.Ready(l.Addr().String())
+		scheme := "http"
+		if cfg.TLS != nil {
+			scheme = "https"
+		}
+		o.Ready(scheme + "://" + l.Addr().String())
 	}
 	if a.cfg.Online.Embedded != nil || a.cfg.Online.Redis == nil {
 		defer a.warmEmbedded(ctx)()
@@ -92,6 +98,32 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) (err error) {
 		return s.Serve(ctx, l)
 	}
 	return a.serveWithJobs(ctx, func(ctx context.Context) error { return s.Serve(ctx, l) })
+}
+
+// serverConfig is what the configuration and the flags say of the server.
+func (a *App) serverConfig(o ServeOptions) (cfg server.Config, err error) {
+	c := &a.cfg.Server
+	cfg = server.Config{
+		Project: &a.cfg.Project, Jobs: serverJobs{a}, Status: a.serverStatus, Version: o.Version, Logger: a.log, Clock: a.clock,
+		Insecure: c.Insecure || o.Insecure,
+		MaxBody:  c.Limits.Body, MaxEntities: c.Limits.Entities, MaxFeatures: c.Limits.Features, MaxValues: c.Limits.Values,
+		MaxInFlight: c.Limits.Requests, ReadTimeout: c.Limits.ReadTime,
+		DrainDelay: c.Drain.Delay, DrainTimeout: c.Drain.Timeout,
+	}
+	if cfg.ReadToken, err = c.Auth.ReadToken.Reveal(); err != nil {
+		return cfg, fmt.Errorf("server.auth.read_token: %w", err)
+	}
+	if cfg.AdminToken, err = c.Auth.AdminToken.Reveal(); err != nil {
+		return cfg, fmt.Errorf("server.auth.admin_token: %w", err)
+	}
+	if t := c.TLS; t != nil {
+		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return cfg, fmt.Errorf("server.tls: %w: %w", feature.ErrInvalid, err)
+		}
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	}
+	return cfg, nil
 }
 
 // warmEmbedded fills the online tier that lives in this process, which begins empty, in

@@ -180,15 +180,41 @@ type Cache struct {
 
 // Server is the HTTP server.
 type Server struct {
-	Listen string // defaults to 127.0.0.1:6566
-	Auth   Auth
-	TLS    *ServerTLS // nil: plain HTTP
+	Listen   string // defaults to 127.0.0.1:6566
+	Insecure bool   // other addresses than loopback without a read token; defaults to false
+	Auth     Auth
+	TLS      *ServerTLS // nil: plain HTTP
+	Limits   ServerLimits
+	Drain    ServerDrain
+	Tracing  *ServerTracing // nil: no spans
 }
 
-// Auth holds the tokens that requests must bring. A token that is not set is not asked for.
+// Auth holds the tokens that requests must bring. Without a read token reads are open;
+// without an admin token nothing is written.
 type Auth struct {
 	ReadToken  Secret // for feature reads
-	AdminToken Secret // for jobs and the status page
+	AdminToken Secret // for writes, jobs and the status page
+}
+
+// ServerLimits bounds what requests may ask for.
+type ServerLimits struct {
+	Body     int64         // bytes of a request; defaults to 8MiB
+	Entities int           // of a read; defaults to 10000
+	Features int           // of a read; defaults to 1000
+	Values   int           // entities × features of a read; defaults to 1000000
+	Requests int           // at once; defaults to 1024
+	ReadTime time.Duration // of a read; defaults to 5s
+}
+
+// ServerDrain is how the server ends.
+type ServerDrain struct {
+	Delay   time.Duration // requests are still taken after /readyz says no; defaults to 0
+	Timeout time.Duration // for requests and runs under way; defaults to 15s
+}
+
+// ServerTracing says where spans go.
+type ServerTracing struct {
+	OTLPEndpoint string // OTLP over HTTP
 }
 
 // ServerTLS is the server side of TLS.

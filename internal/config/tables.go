@@ -324,8 +324,36 @@ func cacheTable(c *Cache) value {
 func serverTable(s *Server) value {
 	return object([]field{
 		key("listen", listenAddress(&s.Listen), "Address to listen on.").or("127.0.0.1:6566"),
-		key("auth", inline(&s.Auth, authTable), "Bearer tokens that requests must bring.").absent("none asked for"),
+		key("insecure", boolean(&s.Insecure), "Serve features on other addresses than loopback without a token: only where the network itself keeps others out.").or("false"),
+		key("auth", inline(&s.Auth, authTable), "Bearer tokens that requests must bring.").absent("reads are open, writes are off"),
 		key("tls", optional(&s.TLS, serverTLSTable), "HTTPS.").absent("plain HTTP"),
+		key("limits", inline(&s.Limits, serverLimitsTable), "What requests may ask for."),
+		key("drain", inline(&s.Drain, serverDrainTable), "How the server ends."),
+		key("tracing", optional(&s.Tracing, serverTracingTable), "OpenTelemetry spans. The standard variables (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, …) tune them.").absent("no spans"),
+	})
+}
+
+func serverLimitsTable(l *ServerLimits) value {
+	return object([]field{
+		key("body", size(&l.Body), "Bytes of a request.").or("8MiB"),
+		key("entities", integer(&l.Entities, 1, math.MaxInt32), "Entities of a read.").or("10000"),
+		key("features", integer(&l.Features, 1, math.MaxInt32), "Features of a read that lists them.").or("1000"),
+		key("values", integer(&l.Values, 1, math.MaxInt32), "Entities × features of a read.").or("1000000"),
+		key("requests", integer(&l.Requests, 1, math.MaxInt32), "Requests at once; more are answered 429.").or("1024"),
+		key("read_time", duration(&l.ReadTime), "Time of a read.").or("5s"),
+	})
+}
+
+func serverDrainTable(d *ServerDrain) value {
+	return object([]field{
+		key("delay", duration(&d.Delay), "How long requests are still taken after /readyz has begun to say no, for load balancers to notice.").or("0s"),
+		key("timeout", duration(&d.Timeout), "How long requests and runs under way may take to end.").or("15s"),
+	})
+}
+
+func serverTracingTable(t *ServerTracing) value {
+	return object([]field{
+		key("otlp_endpoint", httpURL(&t.OTLPEndpoint), "Collector that takes OTLP over HTTP, as http://127.0.0.1:4318.").must(),
 	})
 }
 
@@ -333,7 +361,7 @@ func authTable(a *Auth) value {
 	return object([]field{
 		key("read_token_env", secretEnv(&a.ReadToken), "Environment variable that holds the token for feature reads."),
 		key("read_token_file", secretFile(&a.ReadToken), "File that holds it."),
-		key("admin_token_env", secretEnv(&a.AdminToken), "Environment variable that holds the token for jobs and the status page."),
+		key("admin_token_env", secretEnv(&a.AdminToken), "Environment variable that holds the token for writes, jobs and the status page. Without it the server does not write."),
 		key("admin_token_file", secretFile(&a.AdminToken), "File that holds it."),
 	}, atMostOne("read_token_env", "read_token_file"), atMostOne("admin_token_env", "admin_token_file"))
 }

@@ -10,6 +10,7 @@ import (
 const (
 	DynamoDBLocalVersion = "2.6.1"
 	DynoxideVersion      = "1.2.1"
+	FeastVersion         = "0.67.0"
 )
 
 // CompleteMark is the file that ends the installation of one thing into the
@@ -43,6 +44,19 @@ func DynamoDBLocalDir() (string, error) { return cached("dynamodb-local", Dynamo
 
 // DynoxideDir is the folder of the dynoxide binary.
 func DynoxideDir() (string, error) { return cached("dynoxide", DynoxideVersion) }
+
+// FeastDir is the folder of a Python environment with the Feast SDK, and with what the SDK
+// brings: pandas, pyarrow, requests.
+func FeastDir() (string, error) { return cached("feast", FeastVersion) }
+
+// FeastPython is the interpreter of that environment.
+func FeastPython() (string, error) {
+	dir, err := FeastDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "bin", "python"), nil
+}
 
 func cached(name, version string) (string, error) {
 	dir, err := CacheDir()

@@ -1,13 +1,13 @@
 //go:build unix
 
 // Command fetch installs what the tests of this module need: redis-server, a
-// Java runtime, a locale, DynamoDB Local and dynoxide. It changes nothing when
-// everything is there.
+// Java runtime, a locale, promtool, DynamoDB Local, dynoxide and Feast's Python
+// SDK. It changes nothing when everything is there.
 //
 // System packages are installed with apt-get, as root or through "sudo -n".
 // On other systems the command lists what is missing and fails. DynamoDB Local
-// comes from Maven Central and dynoxide from npm, each through its own client,
-// into a cache folder outside of the source tree (see testservers.CacheDir).
+// comes from Maven Central, dynoxide from npm and Feast from PyPI, each through
+// its own client, into a cache folder outside of the source tree (see testservers.CacheDir).
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	needs := []need{redisServer, java, enUS, dynamoDBLocal, dynoxide}
+	needs := []need{redisServer, java, enUS, promtool, dynamoDBLocal, dynoxide, feast}
 	if len(missing(ctx, needs)) == 0 {
 		return nil
 	}
