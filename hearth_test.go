@@ -28,7 +28,7 @@ feature_views:
 feature_services: [{name: dispatch, features: ["trips:*"]}]
 online: {embedded: {}}
 backing: {sqlite: {path: store.db}}
-reader: {online_timeout: 2s, backing_timeout: 10s}
+reader: {online_timeout: 10s, backing_timeout: 30s, cache: {ttl: 1h}}
 `
 
 // makeRepository writes a configuration and, as a materialize would, one driver into its

@@ -41,7 +41,7 @@ func (l ledger) List(ctx context.Context, job string, limit int) ([]jobs.Run, er
 // Execute neither looks at nor claims the due time.
 func TestTwoSchedulersOverSQLite(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	every, err := jobs.ParseSchedule("@every 1s", "UTC")

@@ -133,7 +133,7 @@ func TestMovedWhileFrozen(t *testing.T) {
 	frozen := nodes.Nodes[1]
 	frozen.Pause()
 	defer frozen.Resume()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	got, err := s.Get(ctx, refs(recs))
 	if err != nil {
@@ -161,7 +161,7 @@ func TestFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range nodes.Nodes[:3] { // all that was acknowledged has reached the replica
-		if _, err := node.Do("WAIT", "1", "5000"); err != nil {
+		if _, err := node.Do("WAIT", "1", "25000"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -36,7 +36,7 @@ func plainClient(t testing.TB, srv *testservers.RedisServer) *redis.Client {
 // waitFor polls a condition of a real process, which nothing signals.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -44,7 +44,7 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited 30 s for %s", what)
+			t.Fatalf("waited two minutes for %s", what)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestServiceEndToEnd(t *testing.T) {
 	}
 	path := filepath.Join(dir, "hearth.yaml")
 	// A loaded test machine is no reason for a fallback.
-	text = append(text, "\nreader: {online_timeout: 5s, backing_timeout: 20s}\n"...)
+	text = append(text, "\nreader: {online_timeout: 10s, backing_timeout: 30s, cache: {ttl: 1h}}\n"...)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}

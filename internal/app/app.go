@@ -41,8 +41,8 @@ type Options struct {
 
 // The least read deadlines of a command.
 const (
-	patientOnline  = time.Second
-	patientBacking = 5 * time.Second
+	patientOnline  = 3 * time.Second
+	patientBacking = 10 * time.Second
 )
 
 // App is an opened feature repository. Tiers and engine are opened when they are first

@@ -54,7 +54,7 @@ type BackingStatus struct {
 }
 
 // statusTimeout bounds how long one tier may keep the status waiting.
-const statusTimeout = 5 * time.Second
+const statusTimeout = 10 * time.Second
 
 // Status asks both tiers how they are. A tier that does not answer is part of the answer.
 func (a *App) Status(ctx context.Context) (*StatusReport, error) {

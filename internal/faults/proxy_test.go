@@ -14,7 +14,7 @@ import (
 // soon bounds what must happen; shortly is how long a test looks at something
 // that must not happen.
 const (
-	soon    = 10 * time.Second
+	soon    = time.Minute
 	shortly = 50 * time.Millisecond
 )
 
