@@ -62,7 +62,9 @@ type schemaCmd struct{}
 
 // Help is shown by hearth schema --help.
 func (schemaCmd) Help() string {
-	return `Editors complete and check hearth.yaml with it:
+	return `Editors complete and check hearth.yaml with it.
+
+Example:
   hearth schema > hearth.schema.json
   # then, as the first line of hearth.yaml:
   # yaml-language-server: $schema=hearth.schema.json`
