@@ -130,7 +130,7 @@ func TestStoryOverRealServers(t *testing.T) {
 	if res := r.run("rewarm"); res.code != 1 {
 		t.Errorf("rewarm into a dead Redis: exit %d\n%s", res.code, res.stderr)
 	}
-	r.must(3, &m, "materialize", "--full") // the table holds everything, Redis is behind
+	r.must(3, &m, "materialize", "--full", "--feature-views", "credit_history") // the table holds everything, Redis is behind
 	if m.Status != "partial" {
 		t.Errorf("materialize with Redis down: %s, want partial", m.Status)
 	}
