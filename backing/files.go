@@ -151,3 +151,21 @@ func chunkFiles(files []feature.File) ([][]byte, error) {
 	flush()
 	return chunks, nil
 }
+
+// DeleteFileSets removes every file set whose name begins with prefix. A head goes
+// last: until then a repeated call finds its chunks.
+func DeleteFileSets(ctx context.Context, s StateStore, prefix string) error {
+	heads, err := s.ListState(ctx, kindFiles, ListOptions{Prefix: prefix})
+	if err != nil {
+		return err
+	}
+	for _, head := range heads {
+		if err := deleteChunks(ctx, s, kindFileChunks+head.Name, func(string) bool { return true }); err != nil {
+			return err
+		}
+		if err := DeleteJSON(ctx, s, kindFiles, head.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

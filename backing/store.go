@@ -49,6 +49,10 @@ type Store interface {
 	// process and at another time.
 	Scan(ctx context.Context, req feature.ScanRequest, page *feature.ScanPage) error
 
+	// ViewsOf returns the view versions that hold a value or a tombstone of key, declared or not,
+	// in any order.
+	ViewsOf(ctx context.Context, key feature.Key) ([]feature.ViewID, error)
+
 	// Delete removes values whatever their version. Absent ones are no error. It is meant for
 	// erasing an entity and for retiring a view version, which are not bound by versions.
 	// The results are aligned: nil is gone. The error is as in Put.

@@ -124,6 +124,12 @@ type Config struct {
 	Online  Online  // required
 	State   State   // required
 
+	// Erased is asked at the start of each run and push for the entities whose erasure is
+	// still guarded (see Forget). The function it returns says until which moment the facts
+	// about a key are erased; nil when there are none. It must be safe for concurrent use.
+	// Defaults to none.
+	Erased func(ctx context.Context) (func(feature.Key) (feature.Micros, bool), error)
+
 	Clock    clock.Clock            // defaults to the machine's
 	Logger   *slog.Logger           // defaults to none
 	Progress telemetry.ProgressFunc // defaults to none
@@ -266,4 +272,25 @@ func (r Request) check() error {
 // permanent reports errors that no retry within a run can cure.
 func permanent(err error) bool {
 	return errors.Is(err, feature.ErrDenied) || errors.Is(err, feature.ErrNotApplied) || errors.Is(err, feature.ErrLeaseLost)
+}
+
+// erased asks Config.Erased.
+func (m *Materializer) erased(ctx context.Context) (func(feature.Key) (feature.Micros, bool), error) {
+	if m.cfg.Erased == nil {
+		return nil, nil
+	}
+	f, err := m.cfg.Erased(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the erased entities: %w; nothing was written", err)
+	}
+	return f, nil
+}
+
+// guarded reports whether a row tells of an erased time of its entity.
+func guarded(erased func(feature.Key) (feature.Micros, bool), row *feature.Row) bool {
+	if erased == nil {
+		return false
+	}
+	until, ok := erased(row.Key)
+	return ok && row.Event <= until
 }

@@ -44,6 +44,7 @@ type pipeline struct {
 	run    uint64
 	now    feature.Micros // the run's clock time
 	finger uint64
+	erased func(feature.Key) (feature.Micros, bool)
 	gate   *gate
 	sample *sample
 	reject *rejects
@@ -68,7 +69,7 @@ type pipeline struct {
 func (m *Materializer) startPipeline(ctx context.Context, r *run, v *feature.View, report *ViewReport, rej *rejects, what mode) *pipeline {
 	batches := m.cfg.BackingWorkers + m.cfg.OnlineWorkers + 2
 	p := &pipeline{
-		m: m, mode: what, view: v, run: r.req.Run, now: r.now, finger: v.Fingerprint(), gate: r.gate, sample: r.sample, reject: rej,
+		m: m, mode: what, view: v, run: r.req.Run, now: r.now, finger: v.Fingerprint(), erased: r.erased, gate: r.gate, sample: r.sample, reject: rej,
 		parent: ctx, report: report,
 		free: make(chan *batch, batches), toBacking: make(chan *batch, batches), toOnline: make(chan *batch, batches),
 	}
@@ -173,6 +174,12 @@ func (p *pipeline) close() error {
 func (p *pipeline) encode(b *batch, row *feature.Row) error {
 	if row.Key == "" || row.Event == feature.NoTime {
 		p.reject.reject(row.Key, "null key or time", "the row has no entity key or no event time")
+		return nil
+	}
+	if p.mode == modePut && guarded(p.erased, row) {
+		p.mu.Lock()
+		p.report.Backing.Erased++
+		p.mu.Unlock()
 		return nil
 	}
 	key := feature.Key(strings.Clone(string(row.Key))) // rows are valid only until emit returns

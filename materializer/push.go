@@ -17,6 +17,9 @@ type PushRequest struct {
 	// Rows may have a key more than once: the newest wins, and the last one given among
 	// equal times.
 	Rows []feature.Row
+	// Rejects are rows of the same input that could not become a value. They are listed and
+	// counted with the others, so that nothing is lost in silence.
+	Rejects []feature.Reject
 }
 
 // PushReport is what became of the rows. Its JSON is the document of `hearth push --json`.
@@ -30,15 +33,17 @@ type PushReport struct {
 	Rejected int64         `json:"rejected"`
 	Backing  BackingCounts `json:"backing"`
 	Online   OnlineCounts  `json:"online"`
-	// Results are the outcomes of the rows, aligned with PushRequest.Rows.
+	// Results are the outcomes of the rows, aligned with PushRequest.Rows, then the Rejects.
 	Results []PushResult `json:"results"`
 }
 
 // PushResult is what became of one row.
 type PushResult struct {
 	Key feature.Key `json:"key"`
+	// Row is the row's place in the input, from 1; 0 when it is one of several of its entity.
+	Row int64 `json:"row,omitempty"`
 	// Backing and Online are the outcomes in the tiers: written, unchanged, older, expired or
-	// failed; Online is "" for what the backing tier did not acknowledge as its own. A row is
+	// failed; erased for a row of a forgotten entity, which is passed over. Online is "" for what the backing tier did not acknowledge as its own. A row is
 	// rejected when it can never be stored.
 	Backing string `json:"backing"`
 	Online  string `json:"online,omitempty"`
@@ -56,12 +61,21 @@ func (m *Materializer) Push(ctx context.Context, req PushRequest) (*PushReport, 
 		return nil, fmt.Errorf("push: %w: a run number and a view are required", feature.ErrInvalid)
 	}
 	began := m.clock.Now()
-	if err := m.admit(ctx, req.View); err != nil {
+	erased, err := m.erased(ctx)
+	if err == nil {
+		err = m.admit(ctx, req.View)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
 	}
-	p := &push{m: m, req: req, now: feature.MicrosOf(began),
-		report: &PushReport{Run: req.Run, View: req.View.ID(), Rows: len(req.Rows), Results: make([]PushResult, len(req.Rows))}}
+	p := &push{m: m, req: req, erased: erased, now: feature.MicrosOf(began),
+		report: &PushReport{Run: req.Run, View: req.View.ID(), Rows: len(req.Rows) + len(req.Rejects), Results: make([]PushResult, len(req.Rows), len(req.Rows)+len(req.Rejects))}}
 	p.encode()
+	for _, x := range req.Rejects {
+		p.report.Rejected++
+		p.report.Results = append(p.report.Results, PushResult{Key: feature.Key(x.Key), Row: x.Row, Backing: rejected, Error: x.Reason})
+		p.note(fmt.Errorf("row %d: %w: %s", x.Row, feature.ErrInvalid, x.Reason))
+	}
 	for start := 0; start < len(p.recs); start += m.cfg.BatchSize {
 		end := min(start+m.cfg.BatchSize, len(p.recs))
 		p.batch(ctx, p.recs[start:end], p.index[start:end])
@@ -91,6 +105,9 @@ func (m *Materializer) admit(ctx context.Context, v *feature.View) error {
 	if err != nil {
 		return fmt.Errorf("view %s: read run state: %w", v.ID(), err)
 	}
+	if err := m.notRetired(ctx, slot, was, false); err != nil {
+		return err
+	}
 	if err := checkSchema(v, was, false, false); err != nil {
 		return err
 	}
@@ -109,6 +126,7 @@ type push struct {
 	m      *Materializer
 	req    PushRequest
 	now    feature.Micros
+	erased func(feature.Key) (feature.Micros, bool)
 	report *PushReport
 	recs   []feature.Record
 	index  []int    // recs[i] is the row index[i]
@@ -124,6 +142,11 @@ func (p *push) encode() {
 		p.report.Results[i].Key = row.Key
 		if row.Key == "" || row.Event == feature.NoTime {
 			p.refuse(i, fmt.Errorf("%w: the row has no entity key or no event time", feature.ErrInvalid))
+			continue
+		}
+		if guarded(p.erased, row) {
+			p.report.Backing.Erased++
+			p.report.Results[i].Backing = ForgetErased
 			continue
 		}
 		best, ok := newest[row.Key]
@@ -302,7 +325,11 @@ func (r *PushReport) WriteTable(w io.Writer) error {
 			continue
 		}
 		shown++
-		fmt.Fprintf(t, "row %d\t%s\tbacking %s\tonline %s\t%s\n", i+1, res.Key, res.Backing, res.Online, res.Error)
+		row := res.Row
+		if row == 0 {
+			row = int64(i + 1)
+		}
+		fmt.Fprintf(t, "row %d\t%s\tbacking %s\tonline %s\t%s\n", row, res.Key, res.Backing, res.Online, res.Error)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write report: %w", err)

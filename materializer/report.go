@@ -73,10 +73,13 @@ type BackingCounts struct {
 	Unchanged int64 `json:"unchanged"`
 	Older     int64 `json:"older"`
 	Expired   int64 `json:"expired"` // past their retain time, not sent
+	Erased    int64 `json:"erased"`  // of entities that were forgotten, not sent
 	Failed    int64 `json:"failed"`
 }
 
-func (c BackingCounts) acknowledged() int64 { return c.Written + c.Unchanged + c.Older + c.Expired }
+func (c BackingCounts) acknowledged() int64 {
+	return c.Written + c.Unchanged + c.Older + c.Expired + c.Erased
+}
 
 // OnlineCounts counts the records that the backing tier acknowledged by what the online
 // tier did.
@@ -215,6 +218,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 		if v.RemovedFiles > 0 {
 			fmt.Fprintf(&b, "%s: %d files are gone since the last run (their values stay; --full --prune deletes what vanished)\n", v.View, v.RemovedFiles)
+		}
+		if v.Backing.Erased > 0 {
+			fmt.Fprintf(&b, "%s: %d rows are of forgotten entities and were passed over; remove them from the source\n", v.View, v.Backing.Erased)
 		}
 		if v.Rejects != "" {
 			fmt.Fprintf(&b, "%s: rejected rows are listed in %s\n", v.View, v.Rejects)

@@ -13,6 +13,7 @@ type run struct {
 	req    Request
 	now    feature.Micros // the clock time of its start
 	end    feature.Micros
+	erased func(feature.Key) (feature.Micros, bool) // nil: nobody
 	gate   *gate
 	sample *sample // nil unless the run may mark the online tier warm
 	report *Report
@@ -73,7 +74,10 @@ func (m *Materializer) Run(ctx context.Context, req Request) (*Report, error) {
 // project before it, it covers all entities, every value arrived, and a sample of the
 // values is still there at the end. Every other run leaves them as they are: if the tier
 // was warm they are still there, and if it was lost meanwhile they are rightly missing.
-func (m *Materializer) prepare(ctx context.Context, r *run) error {
+func (m *Materializer) prepare(ctx context.Context, r *run) (err error) {
+	if r.erased, err = m.erased(ctx); err != nil {
+		return err
+	}
 	if r.req.DryRun || r.req.Shards > 1 {
 		return nil
 	}
@@ -123,6 +127,9 @@ func (m *Materializer) view(ctx context.Context, r *run, v *feature.View, report
 	was, err := m.cfg.State.Load(ctx, slot)
 	if err != nil {
 		return false, fmt.Errorf("view %s: read run state: %w", v.ID(), err)
+	}
+	if err := m.notRetired(ctx, slot, was, r.req.Full && r.req.Force); err != nil {
+		return false, err
 	}
 	if err := checkSchema(v, was, r.req.Full, r.req.Force); err != nil {
 		return false, err

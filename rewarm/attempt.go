@@ -69,7 +69,10 @@ func (r *Rewarmer) stateName(name string) string {
 
 const sourcePrefix = "source/"
 
-func segmentName(segment int) string { return fmt.Sprintf("segment/%07d", segment) }
+// segmentPrefix begins the names of checkpoints.
+const segmentPrefix = "segment/"
+
+func segmentName(segment int) string { return fmt.Sprintf(segmentPrefix+"%07d", segment) }
 
 // params is what two runs must share to work on one attempt: the views with the lives of
 // their values, and the source. Segments and cold shards are compared on their own.

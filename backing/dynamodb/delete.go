@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	ddb "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -62,6 +63,38 @@ func (s *Store) Delete(ctx context.Context, refs []feature.Ref) ([]error, error)
 		return nil, bad
 	}
 	return results, nil
+}
+
+// ViewsOf implements backing.Store with a strongly consistent query of one partition.
+func (s *Store) ViewsOf(ctx context.Context, key feature.Key) ([]feature.ViewID, error) {
+	in := &ddb.QueryInput{
+		TableName: &s.cfg.Table, ConsistentRead: aws.Bool(true), ProjectionExpression: aws.String("v"), KeyConditionExpression: aws.String("e = :e"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":e": &types.AttributeValueMemberS{Value: string(key)}},
+	}
+	var ids []feature.ViewID
+	for {
+		var out *ddb.QueryOutput
+		err := s.retry(ctx, func() (err error) {
+			out, err = s.client.Query(ctx, in)
+			return err
+		})
+		if err != nil {
+			return nil, s.wrap("list the views of a key", s.cfg.Table, err)
+		}
+		for _, item := range out.Items {
+			v, ok := item["v"].(*types.AttributeValueMemberS)
+			if !ok {
+				continue
+			}
+			if id, err := feature.ParseViewID(v.Value); err == nil { // else no value of Hearth
+				ids = append(ids, id)
+			}
+		}
+		if len(out.LastEvaluatedKey) == 0 {
+			return ids, nil
+		}
+		in.ExclusiveStartKey = out.LastEvaluatedKey
+	}
 }
 
 // deleteBatch deletes up to 25 keys and returns those that are left because of err.

@@ -173,3 +173,23 @@ func parsePosition(b []byte) (position, error) {
 }
 
 var _ backing.StateStore = (*Store)(nil)
+
+// ViewsOf implements backing.Store. It looks through one shard of 1,024: there is no index
+// by key alone, because nothing but erasing an entity asks so.
+func (s *Store) ViewsOf(ctx context.Context, key feature.Key) (ids []feature.ViewID, err error) {
+	rows, err := s.reader.QueryContext(ctx, `SELECT v FROM items WHERE s = ? AND e = ?`, feature.ShardOf(key, shards), string(key))
+	if err != nil {
+		return nil, s.wrap("list the views of a key", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, s.wrap("list the views of a key", err)
+		}
+		if id, err := feature.ParseViewID(text); err == nil { // else no value of Hearth
+			ids = append(ids, id)
+		}
+	}
+	return ids, s.wrap("list the views of a key", rows.Err())
+}

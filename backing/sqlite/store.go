@@ -77,7 +77,8 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open sqlite store %s: %w", cfg.Path, err)
 	}
 	s := &Store{cfg: cfg, path: path}
-	if s.writer, err = s.open("rw", 1); err != nil {
+	// What is deleted or replaced is overwritten in the file: an erased value is gone.
+	if s.writer, err = s.open("rw", 1, "secure_delete(1)"); err != nil {
 		return nil, err
 	}
 	if s.reader, err = s.open("rw", cfg.Readers, "query_only(1)"); err != nil {

@@ -37,10 +37,13 @@ type cli struct {
 	Apply       applyCmd       `cmd:"" help:"Create or check what the tiers need."`
 	Dataset     datasetCmd     `cmd:"" help:"Training sets: build, snapshot, describe, diff."`
 	Materialize materializeCmd `cmd:"" help:"Write the latest feature values to the backing tier, then to Redis."`
-	Push        pushCmd        `cmd:"" help:"Write rows from stdin (NDJSON) to both tiers, by the same rules."`
+	Push        pushCmd        `cmd:"" help:"Write rows (NDJSON or Parquet) to both tiers, by the same rules."`
 	Rewarm      rewarmCmd      `cmd:"" help:"Refill an empty Redis from the backing tier."`
 	Verify      verifyCmd      `cmd:"" help:"Compare the tiers; --repair heals Redis."`
 	Get         getCmd         `cmd:"" help:"Read features as a model would, with status, tier and age."`
+	Retire      retireCmd      `cmd:"" help:"Delete a view version from every tier."`
+	Forget      forgetCmd      `cmd:"" help:"Erase one entity from every tier and from what else names it."`
+	Forgotten   forgottenCmd   `cmd:"" help:"What was erased, when and by whom."`
 	Status      statusCmd      `cmd:"" help:"Freshness per view, cold or warm, last runs."`
 	Jobs        jobsCmd        `cmd:"" help:"The schedule: start, run, list, history."`
 	Serve       serveCmd       `cmd:"" help:"HTTP server for online features, with health, metrics and a status page."`

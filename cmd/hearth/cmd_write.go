@@ -9,7 +9,7 @@ type materializeCmd struct {
 	FeatureViews []string `help:"Views to materialize, name or name@n (default all)." placeholder:"VIEW"`
 	Full         bool     `help:"Read every file, not only new and changed ones."`
 	Prune        bool     `help:"With --full: write tombstones for entities that vanished from the source."`
-	Force        bool     `help:"Write values again although nothing changed."`
+	Force        bool     `help:"Override a refusal: a schema change or a retired version (with --full), a prune that would delete everything."`
 	Start        string   `help:"Only rows with an event time from here on." placeholder:"TIME"`
 	End          string   `help:"Only rows with an event time up to here (default now)." placeholder:"TIME"`
 	Shard        string   `help:"Only the entities of shard i of n, for example 0/4." placeholder:"I/N"`
@@ -43,22 +43,29 @@ func (c *materializeCmd) Run(e *env) error {
 
 type pushCmd struct {
 	View string `arg:"" help:"Feature view, name or name@n."`
+	File string `help:"Read this file instead of stdin: Parquet (.parquet), else a JSON object a line." placeholder:"FILE"`
 }
 
 // Help is shown by hearth push --help.
 func (pushCmd) Help() string {
 	return `Reads one JSON object a line: the join keys, event_timestamp, and features by name;
-created_timestamp and "deleted": true are optional. The rules are those of materialize.
+created_timestamp and "deleted": true are optional. A wrong line means that nothing is written.
+Of a Parquet file, which has the columns of the view's source, the newest row of each entity is
+written, and rows that cannot become a value are rejected. At most 100,000 rows.
 
-Example:
+The rules are those of materialize: never over a newer value, the table first. The outcome of
+each row is listed (all of them with --json); exit 3 when some did not reach both tiers.
+
+Examples:
   echo '{"zipcode": 76104, "event_timestamp": "2026-01-01T00:00:00Z", "city": "FORT WORTH"}' |
-    hearth push zipcode_features`
+    hearth push zipcode_features
+  hearth push zipcode_features --file corrections.parquet --json`
 }
 
 // Run carries out the command.
 func (c *pushCmd) Run(e *env) error {
 	return e.with("push", func(a *app.App) error {
-		report, err := a.Push(e.ctx, c.View, e.in)
+		report, err := a.Push(e.ctx, app.PushOptions{View: c.View, File: c.File, Lines: e.in})
 		return conclude(e, report, err, func(report *materializer.PushReport) error {
 			return statusError(report.Status)
 		})

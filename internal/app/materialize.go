@@ -3,9 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
-	"io"
 	"path/filepath"
-	"slices"
 
 	"github.com/hearthstore/hearth/backing"
 	"github.com/hearthstore/hearth/feature"
@@ -91,45 +89,6 @@ func materializeLeases(views []*feature.View, shard string) []string {
 	return leases
 }
 
-// maxPush is the most rows of one push: their outcomes are listed one by one.
-const maxPush = 100_000
-
-// Push writes rows that a person or program gives, one JSON object a line. A wrong line
-// means that nothing is written.
-func (a *App) Push(ctx context.Context, view string, lines io.Reader) (*materializer.PushReport, error) {
-	views, err := a.views([]string{view})
-	if err != nil {
-		return nil, err
-	}
-	var rows []feature.Row
-	err = materializer.ParseNDJSON(views[0], lines, func(row feature.Row) error {
-		if len(rows) == maxPush {
-			return fmt.Errorf("%w: more than %d rows; push them in parts, or make them a source", feature.ErrInvalid, maxPush)
-		}
-		row.Features = slices.Clone(row.Features)
-		rows = append(rows, row)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("push %s: nothing was written: %w", views[0].ID(), err)
-	}
-	back, err := a.backingTier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := a.materializerOf(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	// Pushes are many and small: they take a run number and leave no ledger entry. The
-	// versions keep them apart from every run.
-	run, err := backing.NextRun(ctx, back)
-	if err != nil {
-		return nil, err
-	}
-	return m.Push(ctx, materializer.PushRequest{Run: run, View: views[0], Rows: rows})
-}
-
 func (a *App) materializer(ctx context.Context) (*materializer.Materializer, error) {
 	engine, err := a.offlineEngine(ctx)
 	if err != nil {
@@ -151,6 +110,9 @@ func (a *App) materializerOf(ctx context.Context, source materializer.Source) (*
 	cfg := materializer.Config{
 		Source: source, Backing: back, Online: onlineForWrites{on}, State: progressState{back},
 		Clock: a.clock, Logger: a.log, Progress: a.progress,
+		Erased: func(ctx context.Context) (func(feature.Key) (feature.Micros, bool), error) {
+			return backing.Guards(ctx, back, a.clock.Now())
+		},
 	}
 	if d := a.cfg.Backing.DynamoDB; d != nil {
 		cfg.Region = d.Region

@@ -162,7 +162,7 @@ func (j serverJobs) Push(ctx context.Context, view string, rows io.Reader) (serv
 	if err != nil {
 		return server.WriteResult{}, fmt.Errorf("read rows: %w", err)
 	}
-	report, err := j.app.Push(ctx, view, bytes.NewReader(body))
+	report, err := j.app.Push(ctx, PushOptions{View: view, Lines: bytes.NewReader(body)})
 	if report == nil {
 		return server.WriteResult{}, err
 	}

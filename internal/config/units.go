@@ -88,3 +88,6 @@ func ParseSize(s string) (int64, error) {
 	}
 	return int64(n * factor), nil
 }
+
+// ParseDuration reads a duration as hearth.yaml writes it: 90d, 36h, 1d12h.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hearthstore/hearth/backing"
@@ -109,8 +110,18 @@ func (r *Recorder) keep(ctx context.Context) {
 // store writes the parts of the sketch. Failing costs nothing but a colder order of the
 // next rewarm, so it is a line in the debug log.
 func (r *Recorder) store(ctx context.Context) {
-	parts := sketch.Encode(r.sketch.Top(), maxPart)
-	expire := feature.MicrosOf(r.cfg.Clock.Now()).Add(life)
+	now := r.cfg.Clock.Now()
+	erased, err := backing.ErasedSince(ctx, r.cfg.State, now.Add(-life))
+	if err != nil {
+		r.cfg.Logger.Debug("hot keys not stored", "error", err)
+		return
+	}
+	top := r.sketch.Top()
+	if erased != nil { // this sketch may still count an entity that was erased meanwhile
+		top = slices.DeleteFunc(slices.Clone(top), func(e sketch.Entry) bool { return erased(e.Ref.Key) })
+	}
+	parts := sketch.Encode(top, maxPart)
+	expire := feature.MicrosOf(now).Add(life)
 	for i, part := range parts {
 		name := fmt.Sprintf("%s/%03d", r.name, i)
 		if err := r.put(ctx, backing.StateItem{Kind: kind, Name: name, Value: part, ExpireAt: expire}); err != nil {
@@ -131,7 +142,8 @@ func (r *Recorder) store(ctx context.Context) {
 }
 
 // put writes one part. The names are this reader's alone: a conflict means that an answer
-// was lost, or that the store removed an old part by its age, so the revision is asked for.
+// was lost, that the store removed an old part by its age, or that an erased key was taken
+// out of it, so the revision is asked for.
 func (r *Recorder) put(ctx context.Context, item backing.StateItem) error {
 	item.Revision = r.saved[item.Name]
 	saved, err := r.cfg.State.PutState(ctx, item)
@@ -147,6 +159,51 @@ func (r *Recorder) put(ctx context.Context, item backing.StateItem) error {
 		r.saved[item.Name] = saved.Revision
 	}
 	return err
+}
+
+// Forget takes keys out of the stored sketches and returns how many entries went. Readers
+// that count them still leave them out from now on, because they ask for erased keys before
+// they store (backing.ErasedSince): record the erasure first.
+func Forget(ctx context.Context, state backing.StateStore, drop func(feature.Key) bool) (removed int, err error) {
+	items, err := state.ListState(ctx, kind, backing.ListOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("forget hot keys: %w", err)
+	}
+	for _, item := range items {
+		n, err := forgetIn(ctx, state, item, drop)
+		removed += n
+		if err != nil {
+			return removed, fmt.Errorf("forget hot keys: %w", err)
+		}
+	}
+	return removed, nil
+}
+
+func forgetIn(ctx context.Context, state backing.StateStore, item backing.StateItem, drop func(feature.Key) bool) (int, error) {
+	for {
+		entries, err := sketch.Decode(item.Value)
+		if err != nil { // unreadable, of another release perhaps: it may name the key
+			return 0, state.DeleteState(ctx, kind, item.Name, item.Revision)
+		}
+		kept := slices.DeleteFunc(slices.Clone(entries), func(e sketch.Entry) bool { return drop(e.Ref.Key) })
+		if len(kept) == len(entries) {
+			return 0, nil
+		}
+		if parts := sketch.Encode(kept, 0); len(parts) == 1 {
+			item.Value = parts[0]
+			_, err = state.PutState(ctx, item)
+		} else {
+			err = state.DeleteState(ctx, kind, item.Name, item.Revision)
+		}
+		if !errors.Is(err, feature.ErrConflict) {
+			return len(entries) - len(kept), err
+		}
+		if item, err = state.GetState(ctx, kind, item.Name); errors.Is(err, feature.ErrNotFound) {
+			return 0, nil
+		} else if err != nil {
+			return 0, err
+		}
+	}
 }
 
 // Load merges the stored sketches of all readers, hottest ref first. A part that cannot be
