@@ -166,6 +166,17 @@ func Fingerprint(fields []Field) uint64 {
 	return xxhash.Sum64(b)
 }
 
+// OlderSchemas returns the fingerprints of the schemas from which this one came about by
+// adding features at its end, and how many features each has. Values that were written under
+// them can be read: the features that they do not have are null.
+func OlderSchemas(fields []Field) map[uint64]int {
+	older := make(map[uint64]int, len(fields))
+	for n := 1; n < len(fields); n++ {
+		older[Fingerprint(fields[:n])] = n
+	}
+	return older
+}
+
 // Key builds the key of one entity of the view from its join key values, given as
 // canonical or canonicalisable text. A missing, unknown or malformed join key is an error
 // matching ErrInvalid that names it.

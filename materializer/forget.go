@@ -181,8 +181,8 @@ func (f *forget) erase(ctx context.Context, at []int) (again []int) {
 // deletion is newer than everything about the time until now, and than what is stored.
 func (f *forget) deletion(ref feature.Ref, stored []byte) feature.Record {
 	v := feature.Version{Event: f.now, Created: f.now, Run: f.req.Run}
-	if h, _, err := feature.ParsePayload(stored); err == nil && h.Version.Compare(v) > 0 {
-		v.Event, v.Created = h.Version.Event, h.Version.Created // beaten by the run number
+	if h, _, err := feature.ParsePayload(stored); err == nil && h.Version.Event >= v.Event {
+		v.Event = h.Version.Event + 1 // pushed about a time to come
 	}
 	payload := feature.AppendPayload(nil, feature.Header{Version: v, Tombstone: true}, nil)
 	return feature.Record{Ref: ref, Version: v, Payload: payload, Online: feature.NoTime, Retain: f.until}

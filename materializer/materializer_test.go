@@ -520,10 +520,48 @@ func TestSchemaChange(t *testing.T) {
 	w.view.Features = was
 	w.must(func(r *materializer.Request) { r.Full, r.Force = true, true })
 	w.view.Features = append(was[:2:2], feature.Feature{Field: feature.Field{Name: "z", Type: feature.Bool}})
-	if _, err := w.materialize(nil); err == nil {
-		t.Error("an added feature needs --full")
+	w.must(full)
+}
+
+// TestAddedFeature: a feature added at the end goes on without --full, and says what is not
+// there yet; from its first write on the configuration without it is refused. Red when claim
+// does not save the new fields, and when checkSchema compares names only.
+func TestAddedFeature(t *testing.T) {
+	w := setup(t)
+	w.source.Write("a", 1, rows(0, 3, 5, 1)...)
+	w.must(nil)
+	was := w.view.Features
+	w.view.Features = append(was[:2:2], feature.Feature{Field: feature.Field{Name: "z", Type: feature.Bool}})
+	w.source.Write("b", 1, rows(2, 4, 6, 2)...)
+	kill := sim.NewKiller(9, func(n int) int { return n })
+	w.inject(kill.Inject)
+	if _, err := w.new().Run(t.Context(), w.request()); err == nil {
+		t.Fatal("not killed")
 	}
-	w.must(full) // added at the end: enough
+	w.inject(nil)
+	w.view.Features = was
+	if r, err := w.materialize(nil); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), `"z" is gone`) {
+		t.Fatalf("without the feature that is being written: %s %v", r.Status, err)
+	}
+	w.view.Features = append(was[:2:2], feature.Feature{Field: feature.Field{Name: "z", Type: feature.Bool}})
+	w.must(nil)
+	if n := len(w.backing.Snapshot()); n != 4 {
+		t.Errorf("%d values", n)
+	}
+	again := w.must(nil)
+	if len(again.Warnings) != 0 {
+		t.Errorf("said twice: %v", again.Warnings)
+	}
+	w.view.Features = append(w.view.Features, feature.Feature{Field: feature.Field{Name: "y", Type: feature.Bool}})
+	if r, err := w.new().Push(t.Context(), materializer.PushRequest{Run: 99, View: w.view, Rows: rows(0, 1, 7, 1)}); err != nil {
+		t.Errorf("push with an added feature: %v %+v", err, r)
+	}
+	w.view.Features = w.view.Features[:3]
+	w.run = 100
+	w.source.Write("c", 1, rows(2, 4, 8, 2)...)
+	if _, err := w.materialize(nil); !errors.Is(err, feature.ErrInvalid) {
+		t.Errorf("after the push with an added feature: %v", err)
+	}
 }
 
 func TestFileChangedWhileRead(t *testing.T) {

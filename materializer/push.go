@@ -111,11 +111,15 @@ func (m *Materializer) admit(ctx context.Context, v *feature.View) error {
 	if err := checkSchema(v, was, false, false); err != nil {
 		return err
 	}
-	if was.saved() {
+	if was.saved() && len(added(v, was)) == 0 {
 		return nil
 	}
 	// Run 0: this must not stand in the way of a run that began before.
 	p := Progress{Fields: v.Fields(), Watermark: feature.NoTime, Newest: feature.NoTime, LastStatus: "pushed"}
+	if was.saved() { // values with the added features are about to be stored
+		p = was
+		p.Fields = v.Fields()
+	}
 	if err := m.cfg.State.Save(ctx, slot, p); err != nil && !errors.Is(err, feature.ErrConflict) {
 		return fmt.Errorf("view %s: save run state: %w", v.ID(), err)
 	}

@@ -161,7 +161,7 @@ func TestReportJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"run":1,"status":"done","seconds":`, `"view":"spend@1"`, `"rows_read":2`, `"rejected":0`, `"backing":{"written":2,"unchanged":0,"older":0,"expired":0,"failed":0}`,
+	for _, want := range []string{`"run":1,"status":"done","seconds":`, `"view":"spend@1"`, `"rows_read":2`, `"rejected":0`, `"backing":{"written":2,"unchanged":0,"older":0,"expired":0,"erased":0,"failed":0}`,
 		`"online":{"written":2,`, `"behind":0`, `"pending_files":0`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("%s lacks %s", b, want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hearthstore/hearth/feature"
 )
@@ -133,6 +134,10 @@ func (m *Materializer) view(ctx context.Context, r *run, v *feature.View, report
 	}
 	if err := checkSchema(v, was, r.req.Full, r.req.Force); err != nil {
 		return false, err
+	}
+	if names := added(v, was); len(names) > 0 && !r.req.Full {
+		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("view %s: %s: new at the end of its features. Entities whose files were read before have no value of it "+
+			"until those are read again: `hearth materialize --feature-views %s --full`", v.ID(), strings.Join(names, ", "), v.ID()))
 	}
 	files, err := m.plan(ctx, r, v, slot)
 	if err != nil {

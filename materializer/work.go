@@ -48,6 +48,13 @@ func (w *work) claim(ctx context.Context) error {
 		if err := w.m.cfg.State.Save(ctx, w.slot, w.claimed()); err != nil {
 			return fmt.Errorf("view %s: save run state: %w", w.view.ID(), err)
 		}
+	} else if len(added(w.view, w.was)) > 0 {
+		// From the first write on there are values with the added features: a configuration
+		// without them must be refused, whether this run ends or not.
+		w.was.Fields = w.view.Fields()
+		if err := w.m.cfg.State.Save(ctx, w.slot, w.was); err != nil {
+			return fmt.Errorf("view %s: save run state: %w", w.view.ID(), err)
+		}
 	}
 	// A file that is recorded as taken will not be read again by an incremental run. If this
 	// run changes values of it in the backing tier and is killed before the online tier has

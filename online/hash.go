@@ -49,6 +49,18 @@ const (
 type hashView struct {
 	fields      []feature.Field
 	fingerprint uint64
+	older       map[uint64]int
+}
+
+// under returns the fields that a value of a fingerprint has; nil for another schema.
+func (v *hashView) under(fingerprint uint64) []feature.Field {
+	switch {
+	case v == nil:
+		return nil
+	case v.fingerprint == fingerprint:
+		return v.fields
+	}
+	return v.fields[:v.older[fingerprint]]
 }
 
 func checkHashView(v *feature.View) error {
@@ -64,7 +76,7 @@ func checkHashView(v *feature.View) error {
 func hashViews(views []*feature.View) map[feature.ViewID]*hashView {
 	out := make(map[feature.ViewID]*hashView, len(views))
 	for _, v := range views {
-		out[v.ID()] = &hashView{fields: v.Fields(), fingerprint: v.Fingerprint()}
+		out[v.ID()] = &hashView{fields: v.Fields(), fingerprint: v.Fingerprint(), older: feature.OlderSchemas(v.Fields())}
 	}
 	return out
 }
@@ -79,21 +91,21 @@ func (s *Store) hashFields(rec *feature.Record) []any {
 	if h.Tombstone {
 		return append(out, fieldTombstone, "1")
 	}
-	v := s.views[rec.View]
-	if v == nil || v.fingerprint != h.Fingerprint {
+	declared := s.views[rec.View].under(h.Fingerprint)
+	if len(declared) == 0 {
 		return append(out, fieldRaw, features)
 	}
-	values, err := feature.DecodeFeatures(features, v.fields, make([]feature.Value, 0, len(v.fields)))
+	values, err := feature.DecodeFeatures(features, declared, make([]feature.Value, 0, len(declared)))
 	if err != nil {
 		return append(out, fieldRaw, features)
 	}
-	again, err := feature.AppendFeatures(make([]byte, 0, len(features)), v.fields, values)
+	again, err := feature.AppendFeatures(make([]byte, 0, len(features)), declared, values)
 	if err != nil || !bytes.Equal(again, features) {
 		return append(out, fieldRaw, features)
 	}
 	for i, value := range values {
 		if !value.IsNull() {
-			out = append(out, v.fields[i].Name, text(v.fields[i].Type, value))
+			out = append(out, declared[i].Name, text(declared[i].Type, value))
 		}
 	}
 	return out
@@ -130,19 +142,19 @@ func (s *Store) rebuild(ref feature.Ref, fields map[string]string) ([]byte, erro
 	if raw, ok := fields[fieldRaw]; ok {
 		return feature.AppendPayload(nil, h, []byte(raw)), nil
 	}
-	v := s.views[ref.View]
-	if v == nil || v.fingerprint != fingerprint {
+	declared := s.views[ref.View].under(fingerprint)
+	if len(declared) == 0 {
 		return nil, fmt.Errorf("%w: fingerprint %016x is not that of the configured view", feature.ErrUnknownFormat, fingerprint)
 	}
-	values := make([]feature.Value, len(v.fields))
-	for i, f := range v.fields {
+	values := make([]feature.Value, len(declared))
+	for i, f := range declared {
 		if t, ok := fields[f.Name]; ok {
 			if values[i], err = parseText(f.Type, t); err != nil {
 				return nil, fmt.Errorf("%w: field %s is no %s", feature.ErrCorrupt, f.Name, f.Type)
 			}
 		}
 	}
-	features, err := feature.AppendFeatures(make([]byte, 0, 16*len(values)), v.fields, values)
+	features, err := feature.AppendFeatures(make([]byte, 0, 16*len(values)), declared, values)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -31,11 +32,20 @@ func parse(s *schema, payload []byte) (*entry, error) {
 	if h.Tombstone {
 		return e, nil // a deletion holds whatever the schema was
 	}
+	n := len(s.wires)
 	if h.Fingerprint != s.fingerprint {
-		return nil, errSchema
+		if n = s.older[h.Fingerprint]; n == 0 {
+			return nil, errSchema
+		}
 	}
-	if e.offsets, err = index(features, s.wires, make([]uint32, 0, len(s.wires))); err != nil {
+	if e.offsets, err = index(features, s.wires[:n], make([]uint32, 0, len(s.wires))); err != nil {
 		return nil, err
+	}
+	if n < len(s.wires) { // it was written before the last features were added: they are null
+		e.features = append(slices.Clone(features), mpNil)
+		for len(e.offsets) < len(s.wires) {
+			e.offsets = append(e.offsets, uint32(len(features)))
+		}
 	}
 	return e, nil
 }

@@ -53,12 +53,13 @@ type schema struct {
 	id          feature.ViewID
 	wires       []wire
 	fingerprint uint64
+	older       map[uint64]int // schemas to which features were added since: how many each has
 	ttl         time.Duration
 	keys        []feature.JoinKey
 }
 
 func newSchema(v *feature.View) *schema {
-	s := &schema{view: v, id: v.ID(), fingerprint: v.Fingerprint(), ttl: v.TTL, keys: slices.Clone(v.JoinKeys)}
+	s := &schema{view: v, id: v.ID(), fingerprint: v.Fingerprint(), older: feature.OlderSchemas(v.Fields()), ttl: v.TTL, keys: slices.Clone(v.JoinKeys)}
 	slices.SortFunc(s.keys, func(a, b feature.JoinKey) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range v.Features {
 		s.wires = append(s.wires, wireOf(f.Type))

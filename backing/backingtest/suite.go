@@ -45,6 +45,9 @@ func Run(t *testing.T, open func(t *testing.T) backing.Store) {
 		{"ClaimDue", testClaimDue},
 		{"Leases", testLeases},
 		{"LeaseContention", testLeaseContention},
+		{"ViewsOf", testViewsOf},
+		{"Erasures", testErasures},
+		{"ScrubRuns", testScrubRuns},
 		{"FileSets", testFileSets},
 		{"FileSetReadersSeeWholeSets", testFileSetsWhole},
 	}

@@ -133,6 +133,27 @@ func (o *Online) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResu
 	return results, nil
 }
 
+// Scan reports the refs of a view, all at once.
+func (o *Online) Scan(ctx context.Context, view feature.ViewID, fn func([]feature.Ref) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if f := o.Inject.at("online.scan", 0); f != nil {
+		return f.Err
+	}
+	var refs []feature.Ref
+	for ref := range o.Snapshot() {
+		if ref.View == view {
+			refs = append(refs, ref)
+		}
+	}
+	slices.SortFunc(refs, func(a, b feature.Ref) int { return strings.Compare(string(a.Key), string(b.Key)) })
+	if len(refs) == 0 {
+		return nil
+	}
+	return fn(refs)
+}
+
 // Delete removes values whatever their version.
 func (o *Online) Delete(ctx context.Context, refs []feature.Ref) ([]error, error) {
 	if err := ctx.Err(); err != nil {
