@@ -87,7 +87,9 @@ func (m *Materializer) Forget(ctx context.Context, req ForgetRequest) (*ForgetRe
 	}
 	r := &ForgetReport{Status: StatusDone, GuardUntil: f.until.Time(), Views: f.results}
 	var done, failed int64
+	some := false
 	for _, v := range f.results {
+		some = some || v.Backing != ForgetFailed
 		if v.Backing == ForgetFailed || v.Online == ForgetFailed {
 			failed++
 			continue
@@ -98,7 +100,7 @@ func (m *Materializer) Forget(ctx context.Context, req ForgetRequest) (*ForgetRe
 		return r, nil
 	}
 	r.Status = StatusPartial
-	if done == 0 {
+	if !some {
 		r.Status = StatusFailed
 	}
 	if ctx.Err() != nil {
@@ -144,7 +146,7 @@ func (f *forget) erase(ctx context.Context, at []int) (again []int) {
 			continue
 		}
 		recs, rows = append(recs, f.deletion(refs[n], stored[n].Payload)), append(rows, i)
-		held = append(held, stored[n].Payload != nil && stored[n].Payload[0] != feature.FormatTombstone)
+		held = append(held, len(stored[n].Payload) > 0 && stored[n].Payload[0] != feature.FormatTombstone)
 	}
 	if len(recs) == 0 {
 		return nil

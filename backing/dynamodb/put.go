@@ -383,7 +383,7 @@ func (p *putCall) sendOne(ctx context.Context, op *putOp) (throttled bool) {
 		}
 		p.again([]*putOp{op}, wrapped)
 		return isThrottle(err)
-	case errors.Is(wrapped, feature.ErrNotApplied), errors.Is(wrapped, feature.ErrDenied), err != nil && wrongKey(err):
+	case errors.Is(wrapped, feature.ErrNotApplied), errors.Is(wrapped, feature.ErrDenied), wrongKey(err):
 		// No record can be put into this table: that is no fault of this one.
 		p.mu.Lock()
 		p.fatal = wrapped

@@ -17,7 +17,7 @@ import (
 func TestForget(t *testing.T) {
 	state := open(t)
 	clk := clock.NewFake(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC))
-	r := hotkeys.Start(t.Context(), hotkeys.Config{State: state, Clock: clk, Sketch: sketch.Config{Sample: 1}})
+	r := hotkeys.Start(t.Context(), hotkeys.Config{State: state, Clock: clk, Every: time.Minute, Sketch: sketch.Config{Sample: 1}})
 	turn := func() {
 		t.Helper()
 		if err := clk.WaitForWaiters(t.Context(), 1); err != nil {
