@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/hearthstore/hearth/feature"
@@ -95,7 +96,7 @@ func (w *work) Materialize(ctx context.Context, req server.MaterializeRequest) (
 
 // bundle is a server over tiers in memory; its calls bring the admin token.
 type bundle struct {
-	t       *testing.T
+	t       testing.TB
 	project *feature.Project
 	online  *store
 	backing *store
@@ -104,7 +105,13 @@ type bundle struct {
 	token   string
 }
 
-func newBundle(t *testing.T, change ...func(*server.Config)) *bundle {
+func newBundle(t testing.TB, change ...func(*server.Config)) *bundle {
+	t.Helper()
+	return newTracedBundle(t, nil, change...)
+}
+
+// newTracedBundle also makes spans of the calls of the tiers.
+func newTracedBundle(t testing.TB, tracer trace.TracerProvider, change ...func(*server.Config)) *bundle {
 	t.Helper()
 	field := func(name string, typ feature.Type, def feature.Value) feature.Feature {
 		return feature.Feature{Field: feature.Field{Name: name, Type: typ}, Default: def}
@@ -125,7 +132,11 @@ func newBundle(t *testing.T, change ...func(*server.Config)) *bundle {
 		Services: []feature.Service{{Name: "v1", Features: []feature.FeatureRef{ref("stats", 1)}}, {Name: "both", Features: []feature.FeatureRef{ref("stats", 1), ref("stats", 2)}}},
 	}}
 	b.online, b.backing = &store{values: map[feature.Ref][]byte{}}, &store{values: map[feature.Ref][]byte{}}
-	r, err := reader.New(reader.Config{Project: b.project, Online: b.online, Backing: b.backing, Clock: clock.NewFake(start), OnlineTimeout: time.Minute, BackingTimeout: time.Minute})
+	rc := reader.Config{Project: b.project, Online: b.online, Backing: b.backing, Clock: clock.NewFake(start), OnlineTimeout: time.Minute, BackingTimeout: time.Minute}
+	if tracer != nil {
+		rc.Online, rc.Backing = server.TraceOnline(b.online, tracer), server.TraceBacking(b.backing, tracer)
+	}
+	r, err := reader.New(rc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +167,25 @@ func (b *bundle) store(to *store, view int, id int, at time.Time, values ...feat
 	to.mu.Lock()
 	defer to.mu.Unlock()
 	to.values[feature.Ref{View: v.ID(), Key: feature.Key(fmt.Sprintf("driver_id=%d", id))}] = feature.AppendPayload(nil, h, features)
+}
+
+// with is the same server for a part of a test.
+func (b *bundle) with(t testing.TB) *bundle { c := *b; c.t = t; return &c }
+
+func itoa(n int) string { return fmt.Sprint(n) }
+
+// waitAsked waits until that many runs were asked for.
+func (w *work) waitAsked(n int) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		w.mu.Lock()
+		asked := len(w.asked)
+		w.mu.Unlock()
+		if asked >= n {
+			return
+		}
+	}
 }
 
 // call makes one request, from loopback.

@@ -222,13 +222,7 @@ func TestInFlightLimit(t *testing.T) {
 	b.work.end.Status = "done"
 	first := make(chan int, 1)
 	go func() { first <- b.call(post, "/materialize", `{}`).Code }()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for asked := 0; asked == 0; <-tick.C {
-		b.work.mu.Lock()
-		asked = len(b.work.asked)
-		b.work.mu.Unlock()
-	}
+	b.work.waitAsked(1)
 	w := b.call(get, "/metrics", "")
 	b.want(w, http.StatusTooManyRequests, "")
 	if w.Header().Get("Retry-After") == "" {

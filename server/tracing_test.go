@@ -1,0 +1,53 @@
+package server_test
+
+import (
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/server"
+)
+
+// A request is a span under its caller's, and a call of a tier one under the request's.
+// Spans hold no key and no value. Seen red without Extract, and with the request's context
+// from before the span.
+func TestSpans(t *testing.T) {
+	t.Parallel()
+	recorder := tracetest.NewSpanRecorder()
+	provider := trace.NewTracerProvider(trace.WithSpanProcessor(recorder))
+	b := newTracedBundle(t, provider, func(c *server.Config) { c.Tracer = provider })
+	b.store(b.online, 0, 424242, start, feature.Float64Value(0.987654), feature.IntValue(1), feature.Null, feature.Null, feature.Null)
+	b.call(post, "/v1/features", `{"entities": [{"driver_id": 424242}], "feature_service": "v1"}`,
+		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	b.call(get, "/livez", "")
+	spans := recorder.Ended()
+	if len(spans) != 2 || spans[0].Name() != "online get" || spans[1].Name() != "POST /v1/features" {
+		t.Fatalf("spans: %v", spans)
+	}
+	tier, request := spans[0], spans[1]
+	if got := request.Parent().SpanID().String(); got != "b7ad6b7169203331" || request.SpanContext().TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
+		t.Errorf("the request's parent is %s", got)
+	}
+	if tier.Parent().SpanID() != request.SpanContext().SpanID() {
+		t.Errorf("the tier's parent is %s", tier.Parent().SpanID())
+	}
+	told := map[string]string{}
+	for _, s := range spans {
+		for _, a := range s.Attributes() {
+			told[string(a.Key)] = a.Value.Emit()
+		}
+	}
+	for key, want := range map[string]string{"http.response.status_code": "200", "hearth.feature_service": "v1", "hearth.entities": "1", "hearth.features": "5", "hearth.keys": "1"} {
+		if told[key] != want {
+			t.Errorf("%s: %q, want %q", key, told[key], want)
+		}
+	}
+	for key, value := range told {
+		if strings.Contains(value, "424242") || strings.Contains(value, "0.987") {
+			t.Errorf("%s holds a key or a value", key)
+		}
+	}
+}
