@@ -20,16 +20,14 @@ type metrics struct {
 	values   *prometheus.CounterVec
 	defaults *prometheus.CounterVec
 	stale    *prometheus.CounterVec
-	services map[string]bool
 
 	freshness *prometheus.GaugeVec
 	behind    *prometheus.GaugeVec
 	cold      prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer, project *feature.Project) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
-		services: map[string]bool{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "hearth_http_requests_total", Help: "HTTP requests by path and status code.",
 		}, []string{"path", "code"}),
@@ -60,9 +58,6 @@ func newMetrics(reg prometheus.Registerer, project *feature.Project) (*metrics, 
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
-	}
-	for i := range project.Services {
-		m.services[project.Services[i].Name] = true
 	}
 	return m, nil
 }
@@ -106,12 +101,9 @@ func (t *tally) count(resp *reader.Response) {
 	}
 }
 
-// served adds an answer to what its service has served. Only declared names become labels:
-// their number is bounded.
+// served adds an answer to what its service has served. A service that is not declared has
+// no answers, so that the number of labels is bounded.
 func (m *metrics) served(service string, t *tally) {
-	if !m.services[service] {
-		service = ""
-	}
 	for code, n := range t.statuses {
 		if n > 0 {
 			m.values.WithLabelValues(service, statusNames[code]).Add(float64(n))

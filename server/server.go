@@ -185,7 +185,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, read: newToken(cfg.ReadToken), admin: newToken(cfg.AdminToken), tracing: newTracing(cfg.Tracer),
 		slots: make(chan struct{}, cfg.MaxInFlight), under: map[int]asyncRun{},
 	}
-	if s.metrics, err = newMetrics(cfg.Registry, cfg.Project); err != nil {
+	if s.metrics, err = newMetrics(cfg.Registry); err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
 	if err := RegisterReader(cfg.Registry, cfg.Features.Stats); err != nil {

@@ -149,6 +149,19 @@ func TestWrites(t *testing.T) {
 	b.work.err = errors.Join(feature.ErrThrottled)
 	b.want(b.call(post, "/push", `{"push_source_name": "stats", `+body), http.StatusTooManyRequests, "")
 
+	// What was written is read next, also from behind the cache. Seen red with forget empty.
+	written := newBundle(t)
+	const read = `{"entities": {"driver_id": [1]}, "features": ["stats:trips"]}`
+	trips := func(n int64) {
+		written.store(written.online, 0, 1, start, feature.Null, feature.IntValue(n), feature.Null, feature.Null, feature.Null)
+	}
+	trips(5)
+	written.wantSays(written.call(post, "/v1/features", read), http.StatusOK, "[[5]]")
+	trips(6)
+	written.wantSays(written.call(post, "/v1/features", read), http.StatusOK, "[[5]]")
+	written.call(post, "/write-to-online-store", `{"feature_view_name": "stats", `+body)
+	written.wantSays(written.call(post, "/v1/features", read), http.StatusOK, "[[6]]")
+
 	only := newBundle(t, func(c *server.Config) { c.Jobs = nil })
 	only.want(only.call(post, "/push", `{"push_source_name": "stats", `+body), http.StatusNotImplemented, "")
 	only.want(only.call(post, "/materialize", `{}`), http.StatusNotImplemented, "")
