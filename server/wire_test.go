@@ -66,8 +66,7 @@ func (b *bundle) send(tr *http.Transport, url string) (proto string, code int) {
 	return resp.Proto, resp.StatusCode
 }
 
-// HTTP/1.1 and HTTP/2, with and without TLS. Seen red without SetUnencryptedHTTP2, and with
-// a listener that TLS wraps before the server sees it.
+// HTTP/1.1 and HTTP/2, with and without TLS. Seen red without SetUnencryptedHTTP2.
 func TestProtocols(t *testing.T) {
 	t.Parallel()
 	certs := testservers.NewCerts(t)
