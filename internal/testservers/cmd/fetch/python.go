@@ -47,10 +47,10 @@ func fetchFeast(ctx context.Context) error {
 		}
 		python := filepath.Join(tmp, "bin", "python")
 		if err := runIn(ctx, "", python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-			"--only-binary", ":all:", "feast=="+testservers.FeastVersion); err != nil {
+			"--only-binary", ":all:", "feast[redis]=="+testservers.FeastVersion); err != nil {
 			return err
 		}
-		if err := runIn(ctx, "", python, "-c", "import feast, pandas, pyarrow, requests"); err != nil {
+		if err := runIn(ctx, "", python, "-c", "import feast, pandas, pyarrow, redis, requests"); err != nil {
 			return fmt.Errorf("use what was installed: %w", err)
 		}
 		return nil
