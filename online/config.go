@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/breaker"
 	"github.com/hearthstore/hearth/internal/clock"
 )
 
@@ -62,6 +63,12 @@ type Config struct {
 	WriteRetries int
 	// PoolSize is the number of connections per node of the read client. Defaults to 10 per CPU.
 	PoolSize int
+	// NodeBreaker bounds the breaker that each node of a cluster has for reads. A single server
+	// has none: its callers judge the tier as a whole. Defaults to those of breaker.Config.
+	NodeBreaker breaker.Config
+	// Patience is how long a node must have had for a read before its silence counts against
+	// it. Defaults to 1 ms.
+	Patience time.Duration
 	// ConnLifetime closes connections of that age. Defaults to 0, never; with Credentials
 	// to 11 h, because ElastiCache ends IAM connections after 12.
 	ConnLifetime time.Duration
@@ -114,6 +121,10 @@ func (c Config) withDefaults() (Config, error) {
 	c.ReadDeadline = max(c.ReadDeadline, 3*time.Second)
 	if c.DialTimeout <= 0 {
 		c.DialTimeout = time.Second
+	}
+	c.NodeBreaker = c.NodeBreaker.WithDefaults()
+	if c.Patience <= 0 {
+		c.Patience = time.Millisecond
 	}
 	if c.WriteTimeout <= 0 {
 		c.WriteTimeout = 3 * time.Second

@@ -38,6 +38,9 @@ func (s *Store) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResul
 	}
 	shares, err := s.shares(ctx, keys)
 	if err != nil {
+		// The client does not know the cluster yet, or its seed did not answer within this
+		// read's deadline: it learns in the background, with the patience of a dial.
+		s.read.cluster.ReloadState(ctx)
 		err = s.fault("", err)
 		for i := range results {
 			results[i].Err = err
@@ -46,6 +49,12 @@ func (s *Store) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResul
 	}
 	asking, cancel := s.reserve(ctx)
 	var group sync.WaitGroup
+	if s.read.cluster != nil {
+		unguarded := fetch
+		fetch = func(ctx context.Context, sh share, refs []feature.Ref, keys []string, results []feature.GetResult) {
+			s.guarded(ctx, unguarded, sh, refs, keys, results)
+		}
+	}
 	for _, sh := range shares[1:] {
 		group.Go(func() { fetch(asking, sh, refs, keys, results) })
 	}
@@ -121,6 +130,7 @@ func (s *Store) follow(ctx context.Context, refs []feature.Ref, keys []string, r
 		case results[i].Err == nil:
 		case errors.As(results[i].Err, &redirect):
 			moved = append(moved, i)
+		case errors.Is(results[i].Err, feature.ErrCorrupt), errors.Is(results[i].Err, feature.ErrUnknownFormat):
 		default:
 			failed = true
 		}

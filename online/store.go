@@ -27,6 +27,7 @@ type Store struct {
 	embedded *embedded // nil unless Config.Embedded
 	views    map[feature.ViewID]*hashView
 	script   *redis.Script // set-if-newer of the layout
+	nodes    *nodes        // breakers of a cluster's reads
 
 	// existing is the smoothed share of recently written keys that were already there,
 	// in parts per 1024: it decides which command to try first.
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, script: redis.NewScript(blobScript)}
+	s := &Store{cfg: cfg, script: redis.NewScript(blobScript), nodes: newNodes(cfg)}
 	if cfg.Layout == LayoutHash {
 		s.script = redis.NewScript(hashScript)
 		s.views = hashViews(cfg.Views)

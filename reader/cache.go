@@ -141,3 +141,14 @@ func (m *memory) putAbsent(ref feature.Ref, now int64) {
 func jittered(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/10+1))
 }
+
+// sizes returns how many values and absences are remembered, about.
+func (m *memory) sizes() (values, absent int) {
+	if m.values != nil {
+		values = m.values.EstimatedSize()
+	}
+	if m.absent != nil {
+		absent = m.absent.EstimatedSize()
+	}
+	return values, absent
+}

@@ -2,6 +2,7 @@ package reader_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -268,22 +269,32 @@ func TestAskedAndObserve(t *testing.T) {
 	}
 }
 
-func TestClose(t *testing.T) {
+// Close drains: new reads are refused, and the one that waits for the cap gets its answer.
+// Seen red with Close not waiting for the reads inside.
+func TestCloseDrains(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, func(c *reader.Config) { c.MaxBackingRPS = 1 })
-	b.get(1)
+	b.backing.set(stats(t, b.project, 2, start, 1, 0.5))
+	b.get(1) // uses the second's only call
 	queued := make(chan *reader.Response, 1)
 	go func() { queued <- b.get(2) }()
-	if err := b.clock.WaitForWaiters(context.WithoutCancel(t.Context()), 3); err != nil {
+	// Its wait for the tier and the wait for the cap; the first read's wait is still counted.
+	if err := b.clock.WaitForWaiters(t.Context(), 3); err != nil {
 		t.Fatal(err)
 	}
+	closed := make(chan error, 2)
 	for range 2 {
-		if err := b.reader.Close(); err != nil {
-			t.Fatal(err)
-		}
+		go func() { closed <- b.reader.Close() }()
 	}
-	want(t, (<-queued).Row(0), "stats:rate", feature.Float64Value(-1), feature.Unknown, feature.TierDefault, time.Time{})
-	if _, err := b.reader.Get(t.Context(), reader.Request{Service: "drivers"}); err == nil {
-		t.Error("a closed reader answered")
+	for refused := false; !refused; {
+		_, err := b.reader.Get(t.Context(), reader.Request{Service: "drivers"})
+		refused = errors.Is(err, reader.ErrClosed)
+	}
+	b.clock.Advance(time.Second)
+	want(t, (<-queued).Row(0), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierBacking, start)
+	for range 2 {
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/breaker"
 	"github.com/hearthstore/hearth/internal/clock"
 )
 
@@ -21,16 +23,26 @@ const batchSize = 100
 //
 // A flight belongs to no request: the request that began it may give up and the others
 // still get the answer, and each flight carries its own error to everyone who waits.
+//
+// A key that the source refused for the moment (throttled, unprocessed, a connection that
+// broke) goes back into the queue after a pause, as long as someone waits for it: repeated
+// calls count against the cap like the first ones.
 type fetcher struct {
-	source   Backing
+	// ask is one call of the source.
+	ask func(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error)
+	// repeats says that ask sends one request and leaves it to the fetcher to repeat it.
+	repeats  bool
 	clock    clock.Clock
-	breaker  *breaker
+	breaker  *breaker.Breaker
 	limit    limiter
 	timeout  time.Duration
 	inFlight int // most calls at once
 	waiting  int // most keys queued
+	// known looks for an answer that landed while its request was still asking the tier
+	// before: the flight that it would have joined is gone by then.
+	known func(ref feature.Ref, s *schema) (e *entry, ok bool)
 	// landed is told every answer, before the requests are. It checks, caches and repairs.
-	landed func(ctx context.Context, f *flight, got feature.GetResult)
+	landed func(ctx context.Context, f *flight, got feature.GetResult, m mend)
 	// called is told about every call.
 	called func(keys, failed int, took time.Duration, err error)
 
@@ -41,6 +53,7 @@ type fetcher struct {
 	closed  bool
 	flights map[feature.Ref]*flight
 	queue   []*flight
+	resting int // flights that wait to be asked for again
 	running int
 	armed   bool // a goroutine waits to pump the queue again
 }
@@ -50,14 +63,22 @@ type flight struct {
 	ref     feature.Ref
 	schema  *schema
 	ctx     context.Context // of the request that began it, without its end
-	repair  bool            // someone found the key absent or damaged online
-	damaged bool            // someone found it damaged
+	mend    mend
 	queued  bool
-	waiting int // requests that still wait
+	tries   int   // calls that were refused
+	refusal error // why the last of them was
+	waiting int   // requests that still wait
 	to      []passenger
 
 	entry *entry // set by landed
 	err   error
+}
+
+// mend says what the requests of a flight found in the online tier. It grows with the lock
+// held, while others join.
+type mend struct {
+	missing bool // absent or damaged: the answer is to be written up
+	damaged bool
 }
 
 // passenger is one key of one waiting request.
@@ -74,22 +95,28 @@ type wait struct {
 	gone    bool
 }
 
+// settled takes one of the request's keys off the account without a flight.
+func (w *wait) settled(l *lookup, err error) {
+	l.err, l.done = err, true
+	w.left--
+}
+
 // The reasons that come from the reader itself.
 var (
 	errCapped  = fmt.Errorf("%w: the cap on backing reads is used up", feature.ErrThrottled)
-	errBreaker = fmt.Errorf("%w: its breaker is open", feature.ErrUnreachable)
 	errTimeout = fmt.Errorf("%w: no answer in time", feature.ErrUnreachable)
 	errShort   = fmt.Errorf("%w: it answered for another number of keys", feature.ErrUnreachable)
 	errSchema  = fmt.Errorf("%w: written under another schema of the view", feature.ErrUnknownFormat)
 	errAbsent  = errors.New("absent") // inside the fetcher only: the tier said that it has nothing
 )
 
-// fetch resolves every lookup that is not done, or gives it the reason why not.
-func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int) {
+// fetch resolves every lookup that is not done, or gives it the reason why not. fresh keeps
+// it from looking at what is known already.
+func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int, fresh bool) {
 	w := &wait{lookups: lookups, left: open, done: make(chan struct{})}
 	f.mu.Lock()
 	detached := context.WithoutCancel(ctx)
-	refused := f.closed || f.breaker.refusing()
+	refused := f.closed || f.breaker.Refusing()
 	for i := range lookups {
 		l := &lookups[i]
 		if l.done {
@@ -97,14 +124,19 @@ func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int) {
 		}
 		fl := f.flights[l.ref]
 		if fl == nil {
+			if !fresh {
+				if e, ok := f.known(l.ref, l.schema); ok {
+					l.entry, l.tier = e, feature.TierCache
+					w.settled(l, nil)
+					continue
+				}
+			}
 			switch {
 			case refused:
-				l.err, l.done = errBreaker, true
-				w.left--
+				w.settled(l, breaker.ErrOpen)
 				continue
-			case len(f.queue) >= f.waiting:
-				l.err, l.done = errCapped, true
-				w.left--
+			case len(f.queue)+f.resting >= f.waiting:
+				w.settled(l, errCapped)
 				continue
 			}
 			fl = &flight{ref: l.ref, schema: l.schema, ctx: detached, queued: true}
@@ -113,7 +145,7 @@ func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int) {
 		} else {
 			l.shared = true
 		}
-		fl.repair, fl.damaged = fl.repair || l.repair, fl.damaged || l.damaged
+		fl.mend.missing, fl.mend.damaged = fl.mend.missing || l.repair, fl.mend.damaged || l.damaged
 		fl.waiting++
 		fl.to = append(fl.to, passenger{w, i})
 	}
@@ -153,7 +185,10 @@ func (f *fetcher) leave(w *wait) {
 		l.done, l.err = true, errTimeout
 		if fl := f.flights[l.ref]; fl != nil {
 			fl.waiting--
-			if fl.queued {
+			switch {
+			case fl.refusal != nil:
+				l.err = fl.refusal
+			case fl.queued:
 				l.err = errCapped
 			}
 		}
@@ -166,14 +201,14 @@ func (f *fetcher) pump() {
 		if f.skipDeserted(); len(f.queue) == 0 {
 			return
 		}
-		p, ok := f.breaker.allow()
+		p, ok := f.breaker.Allow()
 		if !ok {
-			f.refuse(f.queue, errBreaker)
+			f.refuse(f.queue, breaker.ErrOpen)
 			f.queue = nil
 			return
 		}
 		if pause := f.limit.take(f.clock.Now()); pause > 0 {
-			f.breaker.done(p, neutral)
+			f.breaker.Done(p, breaker.Neutral)
 			f.arm(pause)
 			return
 		}
@@ -234,7 +269,7 @@ func (f *fetcher) arm(pause time.Duration) {
 }
 
 // call asks the backing tier once.
-func (f *fetcher) call(p permit, batch []*flight) {
+func (f *fetcher) call(p breaker.Permit, batch []*flight) {
 	defer f.work.Done()
 	refs := make([]feature.Ref, len(batch))
 	for i, fl := range batch {
@@ -247,32 +282,103 @@ func (f *fetcher) call(p permit, batch []*flight) {
 		defer cancel()
 	}
 	start := f.clock.Now()
-	got, err := explained(f.source.Get(ctx, refs))(len(refs))
-	v, failed := healthy, len(refs)
+	got, err := explained(f.ask(ctx, refs))(len(refs))
+	v, failed := breaker.Healthy, len(refs)
 	if got != nil {
 		failed, err = failures(got)
 	}
 	if failed == len(refs) {
-		v = sick
+		v = breaker.Sick
 	}
-	f.breaker.done(p, v)
+	f.breaker.Done(p, v)
 	f.called(len(refs), failed, f.clock.Now().Sub(start), err)
+	mends := make([]mend, len(batch))
+	f.mu.Lock()
 	for i, fl := range batch {
-		switch {
-		case got == nil:
-			fl.err = err // the whole call failed
-		case got[i].Err != nil:
-			fl.err = got[i].Err
-		default:
-			f.landed(ctx, fl, got[i])
+		mends[i] = fl.mend
+	}
+	f.mu.Unlock()
+	var again []*flight
+	landed := batch[:0]
+	for i, fl := range batch {
+		why := err // the whole call failed
+		if got != nil {
+			why = got[i].Err
 		}
+		switch {
+		case why == nil:
+			f.landed(ctx, fl, got[i], mends[i])
+		case f.repeats && repeatable(why):
+			fl.tries++
+			fl.err = why
+			again = append(again, fl)
+			continue
+		default:
+			fl.err = why
+		}
+		landed = append(landed, fl)
 	}
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running--
-	f.land(batch)
+	f.land(landed)
+	f.rest(again)
 	f.pump()
+}
+
+// repeatable reports whether asking again may help.
+func repeatable(err error) bool {
+	return errors.Is(err, feature.ErrThrottled) || errors.Is(err, feature.ErrUnreachable)
+}
+
+// The pauses before a key is asked for again: a random part of a bound that doubles.
+const (
+	firstRest = 10 * time.Millisecond
+	maxRest   = time.Second
+)
+
+// rest puts refused flights back into the queue after a pause. Call with mu held.
+func (f *fetcher) rest(flights []*flight) {
+	if len(flights) == 0 {
+		return
+	}
+	if f.closed {
+		f.refuse(flights, ErrClosed)
+		return
+	}
+	tries := 0
+	for _, fl := range flights {
+		fl.refusal, fl.err = fl.err, nil
+		tries = max(tries, fl.tries)
+	}
+	pause := time.Millisecond + rand.N(min(maxRest, firstRest<<min(tries-1, 10)))
+	f.resting += len(flights)
+	f.work.Add(1)
+	wake := f.clock.After(pause)
+	go func() {
+		defer f.work.Done()
+		select {
+		case <-wake:
+		case <-f.closing:
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.resting -= len(flights)
+		if f.closed {
+			f.refuse(flights, ErrClosed)
+			return
+		}
+		for _, fl := range flights {
+			if fl.waiting == 0 {
+				delete(f.flights, fl.ref)
+				continue
+			}
+			fl.queued = true
+			f.queue = append(f.queue, fl)
+		}
+		f.pump()
+	}()
 }
 
 // explained reads what a tier returned so that nothing without an answer can pass for
@@ -311,7 +417,9 @@ func failures(got []feature.GetResult) (n int, first error) {
 // refuse ends flights that never left. Call with mu held.
 func (f *fetcher) refuse(flights []*flight, err error) {
 	for _, fl := range flights {
-		fl.err = err
+		if fl.err = err; fl.refusal != nil {
+			fl.err = fl.refusal
+		}
 	}
 	f.land(flights)
 }

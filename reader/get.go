@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/breaker"
 )
 
 // lookup is one key that the cache could not answer.
@@ -72,9 +73,10 @@ func (s *scratch) release() {
 // that cannot be read (matching feature.ErrInvalid), a cancelled context, or a closed
 // reader.
 func (r *Reader) Get(ctx context.Context, req Request) (*Response, error) {
-	if r.isClosed() {
+	if !r.enter() {
 		return nil, ErrClosed
 	}
+	defer r.leave()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -97,12 +99,12 @@ func (r *Reader) Get(ctx context.Context, req Request) (*Response, error) {
 		return nil, err
 	}
 	if len(s.lookups) > 0 {
-		r.fromTiers(ctx, resp, s)
+		r.fromTiers(ctx, resp, s, req.SkipCache)
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil, ctx.Err()
 		}
 	}
-	r.count.answers(resp)
+	r.count.answers(resp, p.service)
 	return resp, nil
 }
 
@@ -155,7 +157,7 @@ func (r *Reader) fromMemory(resp *Response, s *scratch, now int64, skip bool) er
 }
 
 // fromTiers resolves the lookups: online, then backing, then what was last known.
-func (r *Reader) fromTiers(ctx context.Context, resp *Response, s *scratch) {
+func (r *Reader) fromTiers(ctx context.Context, resp *Response, s *scratch, skipCache bool) {
 	open := len(s.lookups)
 	if r.online != nil {
 		var err error
@@ -164,7 +166,7 @@ func (r *Reader) fromTiers(ctx context.Context, resp *Response, s *scratch) {
 		}
 	}
 	if open > 0 && r.fetcher != nil {
-		r.fromBacking(ctx, resp, s, open)
+		r.fromBacking(ctx, resp, s, open, skipCache)
 	}
 	r.finish(resp, s)
 }
@@ -178,7 +180,9 @@ func (r *Reader) finish(resp *Response, s *scratch) {
 			continue
 		}
 		if l.err == nil {
-			r.memory.putAbsent(l.ref, now)
+			if r.fetcher == nil { // else landed has done it
+				r.memory.putAbsent(l.ref, now)
+			}
 			continue
 		}
 		if l.entry = r.memory.lastKnown(l.ref, l.schema, now); l.entry != nil {
@@ -200,39 +204,61 @@ func (r *Reader) finish(resp *Response, s *scratch) {
 // still open and why any of them failed.
 func (r *Reader) fromOnline(ctx context.Context, s *scratch) (open int, outage error) {
 	open = len(s.lookups)
-	permit, ok := r.onlineBreaker.allow()
+	permit, ok := r.onlineBreaker.Allow()
 	if !ok {
 		r.count.online.skipped.Add(1)
 		for i := range s.lookups {
-			s.lookups[i].err = errBreaker
+			s.lookups[i].err = breaker.ErrOpen
 		}
-		return open, errBreaker
+		return open, breaker.ErrOpen
 	}
 	for i := range s.lookups {
 		s.refs = append(s.refs, s.lookups[i].ref)
 	}
 	timeout := r.onlineTimeout
 	start := r.clock.Now()
-	if deadline, has := ctx.Deadline(); has && r.fetcher != nil {
-		// A slow online tier must leave the backing tier its half of the caller's time.
-		if half := deadline.Sub(start) / 2; half > 0 && half < timeout {
-			timeout = half
+	if deadline, has := ctx.Deadline(); has {
+		left := deadline.Sub(start)
+		if r.fetcher != nil {
+			left /= 2 // a slow online tier must leave the backing tier its half of the caller's time
+		}
+		if left > 0 && left < timeout {
+			timeout = left
 		}
 	}
 	callCtx, cancel := context.WithTimeout(ctx, timeout)
 	got, err := explained(r.online.Get(callCtx, s.refs))(len(s.refs))
+	late := callCtx.Err() != nil
 	cancel()
 	now := r.clock.Now()
+	n := tierCount{calls: 1, keys: open}
 	if err != nil {
-		r.onlineBreaker.done(permit, r.judge(ctx, sick))
-		r.observe(feature.TierOnline, len(s.refs), now.Sub(start), err)
-		r.count.online.add(tierCount{calls: 1, keys: open, errors: open})
+		n.errors, outage = open, err
 		for i := range s.lookups {
 			s.lookups[i].err = err
 		}
-		return open, err
+	} else {
+		open, outage = r.takeOnline(s, got, &n, now.UnixNano())
 	}
-	n := tierCount{calls: 1, keys: open}
+	v := breaker.Healthy
+	switch {
+	case n.errors < len(s.refs):
+	case ctx.Err() != nil, late && timeout < r.onlineTimeout/8:
+		v = breaker.Neutral // it was the caller who had no time
+	case err == nil && r.isolates != nil:
+		v = breaker.Neutral // some of its servers are out, which is for the tier itself to judge
+	default:
+		v = breaker.Sick
+	}
+	r.onlineBreaker.Done(permit, v)
+	r.observe(feature.TierOnline, len(s.refs), now.Sub(start), outage)
+	r.count.online.add(n)
+	return open, outage
+}
+
+// takeOnline reads the answers of one call, each on its own.
+func (r *Reader) takeOnline(s *scratch, got []feature.GetResult, n *tierCount, now int64) (open int, outage error) {
+	open = len(s.lookups)
 	for i := range s.lookups {
 		l := &s.lookups[i]
 		switch {
@@ -258,33 +284,18 @@ func (r *Reader) fromOnline(ctx context.Context, s *scratch) (open int, outage e
 			n.hits++
 			open--
 			l.done, l.entry, l.tier = true, e, feature.TierOnline
-			if kept := r.memory.put(l.ref, e, now.UnixNano()); kept != e {
+			if kept := r.memory.put(l.ref, e, now); kept != e {
 				l.entry, l.tier = kept, feature.TierCache
 			}
 		}
 	}
-	v := healthy
-	if n.errors == len(got) {
-		v = r.judge(ctx, sick)
-	}
-	r.onlineBreaker.done(permit, v)
-	r.observe(feature.TierOnline, len(s.refs), now.Sub(start), outage)
-	r.count.online.add(n)
 	return open, outage
-}
-
-// judge weakens a verdict on a tier when it was the caller who ran out of time.
-func (r *Reader) judge(ctx context.Context, v verdict) verdict {
-	if ctx.Err() != nil {
-		return neutral
-	}
-	return v
 }
 
 // fromBacking asks the backing tier for what is open. The fetcher writes into the lookups
 // while this request waits, never after.
-func (r *Reader) fromBacking(ctx context.Context, resp *Response, s *scratch, open int) {
-	r.fetcher.fetch(ctx, s.lookups, open)
+func (r *Reader) fromBacking(ctx context.Context, resp *Response, s *scratch, open int, skipCache bool) {
+	r.fetcher.fetch(ctx, s.lookups, open, skipCache)
 	var shared, capped, skipped int
 	for i := range s.lookups {
 		l := &s.lookups[i]
@@ -296,7 +307,7 @@ func (r *Reader) fromBacking(ctx context.Context, resp *Response, s *scratch, op
 			continue
 		case errors.Is(l.err, errCapped):
 			capped++
-		case errors.Is(l.err, errBreaker):
+		case errors.Is(l.err, breaker.ErrOpen):
 			skipped = 1
 		}
 		resp.addOutage(feature.TierBacking, l.err)
@@ -307,13 +318,16 @@ func (r *Reader) fromBacking(ctx context.Context, resp *Response, s *scratch, op
 }
 
 // landed checks what the backing tier answered for one key, remembers it and writes it up.
-func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult) {
+func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult, m mend) {
 	n := tierCount{keys: 1}
 	defer func() { r.count.backing.add(n) }()
 	if got.Payload == nil {
 		n.misses++
 		fl.err = errAbsent
-		if fl.damaged && r.repairer != nil {
+		switch {
+		case !m.damaged:
+			r.memory.putAbsent(fl.ref, r.clock.Now().UnixNano())
+		case r.repairer != nil:
 			r.repairer.discard(ctx, fl.ref)
 		}
 		return
@@ -326,8 +340,8 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult) 
 	}
 	n.hits++
 	fl.entry = r.memory.put(fl.ref, e, r.clock.Now().UnixNano())
-	if fl.repair && r.repairer != nil {
-		r.repairer.offer(ctx, fl, got.Payload)
+	if m.missing && r.repairer != nil {
+		r.repairer.offer(ctx, fl.schema.view, fl.ref, got.Payload, m.damaged)
 	}
 }
 

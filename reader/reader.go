@@ -12,6 +12,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/breaker"
 	"github.com/hearthstore/hearth/internal/clock"
 )
 
@@ -42,6 +43,22 @@ type Backing interface {
 	// has GetResult.Err set; it is never answered as absent. The payloads belong to the
 	// caller.
 	Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error)
+}
+
+// Isolating is what an [Online] tier of several servers may be as well: one that stops
+// asking a failing server by itself and answers for its keys at once (matching
+// breaker.ErrOpen), so that one dead server does not take the whole tier out of the reads.
+type Isolating interface {
+	// Nodes lists the servers; nil for a tier that does not isolate.
+	Nodes() []NodeStats
+}
+
+// Attempter is what a [Backing] may be as well: one that can be asked exactly once, so that
+// repetitions count against the cap on its calls.
+type Attempter interface {
+	// Attempt sends one request for at most 100 refs. What it could not answer has an error
+	// matching feature.ErrThrottled or feature.ErrUnreachable if asking again may help.
+	Attempt(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error)
 }
 
 // Config says what a reader reads from and within which bounds. Fields left zero take
@@ -105,16 +122,18 @@ type CacheConfig struct {
 	ServeStale time.Duration
 }
 
-// BreakerConfig is the same for both tiers; each has its own breaker.
-type BreakerConfig struct {
-	// Failures is how many failed calls in a row stop the calls to a tier. Defaults to 5.
-	Failures int
-	// Pause is how long calls stop before one of them probes the tier. It doubles with each
-	// failed probe. Defaults to 500 ms.
-	Pause time.Duration
-	// MaxPause bounds the doubling. Defaults to 15 s.
-	MaxPause time.Duration
-}
+// BreakerConfig bounds the breakers, one per tier.
+type BreakerConfig = breaker.Config
+
+// The states of a breaker, as [TierStats.Breaker] reports them.
+const (
+	BreakerClosed   = breaker.Closed   // calls pass
+	BreakerOpen     = breaker.Open     // calls are not made
+	BreakerHalfOpen = breaker.HalfOpen // one call at a time probes
+)
+
+// NodeStats is the state of one server of a tier that has several.
+type NodeStats = breaker.Node
 
 // RepairConfig bounds the writing up of what only the backing tier had.
 type RepairConfig struct {
@@ -139,9 +158,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxBackingRPS, 500)
 	setDefault(&c.MaxBackingInFlight, 16)
 	setDefault(&c.MaxBackingQueue, 10_000)
-	setDefault(&c.Breaker.Failures, 5)
-	setDefault(&c.Breaker.Pause, 500*time.Millisecond)
-	setDefault(&c.Breaker.MaxPause, 15*time.Second)
+	c.Breaker = c.Breaker.WithDefaults()
 	setDefault(&c.Repair.Queue, 4096)
 	setDefault(&c.Repair.Timeout, time.Second)
 	if c.Logger == nil {
@@ -187,8 +204,11 @@ func (c Config) validate() error {
 // goroutines.
 type Reader struct {
 	project *feature.Project
-	schemas map[*feature.View]*schema // of the project's views
-	plans   *otter.Cache[string, *plan]
+	schemas map[*feature.View]*schema   // of the project's views
+	plans   *otter.Cache[string, *plan] // of lists of features
+
+	services map[string]*service
+	adHoc    serviceCount // of requests without a service
 
 	staleDefaults map[string]bool
 
@@ -200,13 +220,16 @@ type Reader struct {
 	asked         func(feature.Ref)
 	observe       func(feature.Tier, int, time.Duration, error)
 
-	onlineBreaker  *breaker // nil without an online tier
-	backingBreaker *breaker // nil without a backing tier
-	fetcher        *fetcher // nil without a backing tier
+	isolates       Isolating        // nil for an online tier of one server
+	onlineBreaker  *breaker.Breaker // nil without an online tier
+	backingBreaker *breaker.Breaker // nil without a backing tier
+	fetcher        *fetcher         // nil without a backing tier
 	repairer       *repairer
 
 	count  counters
 	closed atomic.Bool
+	inside atomic.Int64  // reads under way
+	idle   chan struct{} // told when the last of them ends after the close
 	once   sync.Once
 }
 
@@ -221,8 +244,8 @@ func New(cfg Config) (*Reader, error) {
 		return nil, fmt.Errorf("new reader: %w", err)
 	}
 	r := &Reader{
-		project: cfg.Project, schemas: map[*feature.View]*schema{}, staleDefaults: cfg.StaleDefaults, clock: cfg.Clock, logger: cfg.Logger,
-		online: cfg.Online, onlineTimeout: cfg.OnlineTimeout, asked: cfg.Asked, observe: cfg.Observe,
+		project: cfg.Project, schemas: map[*feature.View]*schema{}, services: map[string]*service{}, staleDefaults: cfg.StaleDefaults, clock: cfg.Clock, logger: cfg.Logger,
+		online: cfg.Online, onlineTimeout: cfg.OnlineTimeout, asked: cfg.Asked, observe: cfg.Observe, idle: make(chan struct{}, 1),
 	}
 	if r.observe == nil {
 		r.observe = func(feature.Tier, int, time.Duration, error) {}
@@ -239,34 +262,66 @@ func New(cfg Config) (*Reader, error) {
 			v := &cfg.Project.Views[i]
 			r.schemas[v] = newSchema(v)
 		}
+		for i := range cfg.Project.Services {
+			s := &cfg.Project.Services[i]
+			r.services[s.Name] = &service{declared: s}
+		}
 	}
 	if cfg.Online != nil {
-		r.onlineBreaker = newBreaker(cfg.Clock, cfg.Breaker.Failures, cfg.Breaker.Pause, cfg.Breaker.MaxPause)
-		r.onlineBreaker.changed = r.logBreaker(feature.TierOnline)
+		r.onlineBreaker = breaker.New(cfg.Clock, cfg.Breaker, r.logBreaker(feature.TierOnline))
+		if iso, ok := cfg.Online.(Isolating); ok && iso.Nodes() != nil {
+			r.isolates = iso
+		}
 	}
 	if cfg.Backing != nil {
-		r.backingBreaker = newBreaker(cfg.Clock, cfg.Breaker.Failures, cfg.Breaker.Pause, cfg.Breaker.MaxPause)
-		r.backingBreaker.changed = r.logBreaker(feature.TierBacking)
+		r.backingBreaker = breaker.New(cfg.Clock, cfg.Breaker, r.logBreaker(feature.TierBacking))
 		r.fetcher = &fetcher{
-			source: cfg.Backing, clock: cfg.Clock, breaker: r.backingBreaker, limit: newLimiter(cfg.MaxBackingRPS),
+			ask: cfg.Backing.Get, clock: cfg.Clock, breaker: r.backingBreaker, limit: newLimiter(cfg.MaxBackingRPS),
 			timeout: cfg.BackingTimeout, inFlight: cfg.MaxBackingInFlight, waiting: cfg.MaxBackingQueue,
 			landed: r.landed, called: r.backingCalled,
+			known: func(ref feature.Ref, s *schema) (*entry, bool) {
+				return r.memory.lookup(ref, s, r.clock.Now().UnixNano())
+			},
 			closing: make(chan struct{}), flights: map[feature.Ref]*flight{},
+		}
+		if a, ok := cfg.Backing.(Attempter); ok {
+			r.fetcher.ask, r.fetcher.repeats = a.Attempt, true
 		}
 	}
 	if cfg.Online != nil && cfg.Backing != nil && !cfg.Repair.Disabled {
-		r.repairer = newRepairer(cfg.Online, r.onlineBreaker, cfg.Clock, cfg.Repair, &r.count.repair, r.repairFailed)
+		r.repairer = newRepairer(cfg.Online, r.onlineOut, cfg.Clock, cfg.Repair, &r.count.repair, r.repairFailed)
 	}
 	return r, nil
 }
 
-func (r *Reader) isClosed() bool { return r.closed.Load() }
+// enter begins a read, unless the reader is closed.
+func (r *Reader) enter() bool {
+	r.inside.Add(1)
+	if !r.closed.Load() {
+		return true
+	}
+	r.leave()
+	return false
+}
 
-// Close refuses new reads, waits for the calls under way, writes the queued repairs within
-// their timeout and stops the reader's goroutines. It may be called again.
+func (r *Reader) leave() {
+	if r.inside.Add(-1) == 0 && r.closed.Load() {
+		select {
+		case r.idle <- struct{}{}:
+		default: // told already
+		}
+	}
+}
+
+// Close refuses new reads and drains: reads under way get their answers, which the tiers'
+// timeouts bound, queued repairs are written within their timeout, and the reader's
+// goroutines end. It may be called again.
 func (r *Reader) Close() error {
 	r.closed.Store(true)
 	r.once.Do(func() {
+		for r.inside.Load() > 0 {
+			<-r.idle
+		}
 		if r.fetcher != nil {
 			r.fetcher.close()
 		}
@@ -275,6 +330,26 @@ func (r *Reader) Close() error {
 		}
 	})
 	return nil
+}
+
+// onlineOut reports whether nothing of the online tier may be called now.
+func (r *Reader) onlineOut() bool {
+	if r.onlineBreaker.Refusing() {
+		return true
+	}
+	if r.isolates == nil {
+		return false
+	}
+	return allOpen(r.isolates.Nodes())
+}
+
+func allOpen(nodes []NodeStats) bool {
+	for _, n := range nodes {
+		if n.Breaker != BreakerOpen {
+			return false
+		}
+	}
+	return len(nodes) > 0
 }
 
 func (r *Reader) backingCalled(keys, failed int, took time.Duration, err error) {

@@ -16,7 +16,7 @@ import (
 // and the next read of the key offers it again.
 type repairer struct {
 	online  Online
-	breaker *breaker // of the online tier's reads: a tier that is out is not written to
+	out     func() bool // the online tier is out: it is not written to
 	clock   clock.Clock
 	timeout time.Duration
 	count   *repairCount
@@ -34,9 +34,9 @@ type repair struct {
 	discard bool            // the online tier holds damaged bytes: remove them first
 }
 
-func newRepairer(online Online, b *breaker, c clock.Clock, cfg RepairConfig, count *repairCount, failed func(error, int)) *repairer {
+func newRepairer(online Online, out func() bool, c clock.Clock, cfg RepairConfig, count *repairCount, failed func(error, int)) *repairer {
 	p := &repairer{
-		online: online, breaker: b, clock: c, timeout: cfg.Timeout, count: count, failed: failed,
+		online: online, out: out, clock: c, timeout: cfg.Timeout, count: count, failed: failed,
 		queue: make(chan repair, cfg.Queue), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	go p.run()
@@ -44,19 +44,19 @@ func newRepairer(online Online, b *breaker, c clock.Clock, cfg RepairConfig, cou
 }
 
 // offer queues a value for repair; it never waits.
-func (p *repairer) offer(ctx context.Context, fl *flight, payload []byte) {
-	rec, err := feature.NewRecord(fl.schema.view, fl.ref.Key, payload)
+func (p *repairer) offer(ctx context.Context, v *feature.View, ref feature.Ref, payload []byte, damaged bool) {
+	rec, err := feature.NewRecord(v, ref.Key, payload)
 	if err != nil {
 		return // the payload was checked before; a record always follows
 	}
 	if rec.Online != feature.NoTime && rec.Online <= feature.MicrosOf(p.clock.Now()) {
 		p.count.expired.Add(1)
-		if !fl.damaged {
+		if !damaged {
 			return
 		}
 		rec.Payload = nil
 	}
-	p.enqueue(repair{context.WithoutCancel(ctx), rec, fl.damaged})
+	p.enqueue(repair{context.WithoutCancel(ctx), rec, damaged})
 }
 
 // discard queues the removal of damaged bytes that nothing is there to replace.
@@ -65,7 +65,7 @@ func (p *repairer) discard(ctx context.Context, ref feature.Ref) {
 }
 
 func (p *repairer) enqueue(r repair) {
-	if p.breaker.refusing() {
+	if p.out() {
 		p.count.dropped.Add(1)
 		return
 	}

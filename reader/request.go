@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
@@ -75,17 +76,18 @@ type group struct {
 
 // plan is a selection made ready to be read.
 type plan struct {
+	service   *serviceCount
 	selection *feature.Selection
 	groups    []group
 	names     []string       // full name of each feature, in selection order
 	positions map[string]int // full name -> position; also "view:feature" where it is unambiguous
 }
 
-func (r *Reader) newPlan(sel *feature.Selection) (*plan, error) {
+func (r *Reader) newPlan(sel *feature.Selection, count *serviceCount) (*plan, error) {
 	if sel == nil || len(sel.Order) == 0 {
 		return nil, fmt.Errorf("read: %w: the selection holds no feature", feature.ErrInvalid)
 	}
-	p := &plan{selection: sel, groups: make([]group, len(sel.Groups)), names: make([]string, len(sel.Order))}
+	p := &plan{service: count, selection: sel, groups: make([]group, len(sel.Groups)), names: make([]string, len(sel.Order))}
 	for i, g := range sel.Groups {
 		s := r.schemas[g.View]
 		if s == nil {
@@ -109,6 +111,14 @@ func (r *Reader) newPlan(sel *feature.Selection) (*plan, error) {
 	return p, nil
 }
 
+// service is one feature service of the project: its plan, made when it is first read, and
+// its counts.
+type service struct {
+	declared *feature.Service
+	plan     atomic.Pointer[plan]
+	count    serviceCount
+}
+
 // plan finds or makes the plan of a request. Plans of services and of reference lists are
 // kept; the plan of a Selection belongs to its caller and is made anew, which is cheap.
 func (r *Reader) plan(req *Request) (*plan, error) {
@@ -118,49 +128,19 @@ func (r *Reader) plan(req *Request) (*plan, error) {
 			given++
 		}
 	}
-	if given != 1 {
+	switch {
+	case given != 1:
 		return nil, fmt.Errorf("read: %w: give exactly one of a selection, a feature service or a list of features", feature.ErrInvalid)
+	case req.Selection != nil:
+		return r.newPlan(req.Selection, &r.adHoc)
+	case r.project == nil:
+		return nil, fmt.Errorf("read: %w: this reader has no project to resolve names with; give a selection", feature.ErrInvalid)
+	case req.Service != "":
+		return r.servicePlan(req.Service)
 	}
-	if req.Selection != nil {
-		return r.newPlan(req.Selection)
-	}
-	id := "s\x00" + req.Service
-	if req.Service == "" {
-		id = "f\x00" + strings.Join(req.Features, "\x00")
-	}
+	id := strings.Join(req.Features, "\x00")
 	if p, ok := r.plans.GetIfPresent(id); ok {
 		return p, nil
-	}
-	refs, err := r.references(req)
-	if err != nil {
-		return nil, err
-	}
-	sel, err := r.project.Resolve(refs)
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
-	}
-	p, err := r.newPlan(sel)
-	if err != nil {
-		return nil, err
-	}
-	r.plans.Set(id, p)
-	return p, nil
-}
-
-func (r *Reader) references(req *Request) ([]feature.FeatureRef, error) {
-	if r.project == nil {
-		return nil, fmt.Errorf("read: %w: this reader has no project to resolve names with; give a selection", feature.ErrInvalid)
-	}
-	if req.Service != "" {
-		if s := r.project.Service(req.Service); s != nil {
-			return s.Features, nil
-		}
-		names := make([]string, len(r.project.Services))
-		for i, s := range r.project.Services {
-			names[i] = s.Name
-		}
-		return nil, fmt.Errorf("read: %w: unknown feature service %q; declared are: %s (%w)",
-			feature.ErrInvalid, req.Service, strings.Join(names, ", "), feature.ErrNotFound)
 	}
 	refs := make([]feature.FeatureRef, len(req.Features))
 	for i, f := range req.Features {
@@ -170,7 +150,40 @@ func (r *Reader) references(req *Request) ([]feature.FeatureRef, error) {
 		}
 		refs[i] = ref
 	}
-	return refs, nil
+	p, err := r.resolve(refs, &r.adHoc)
+	if err != nil {
+		return nil, err
+	}
+	r.plans.Set(id, p)
+	return p, nil
+}
+
+func (r *Reader) servicePlan(name string) (*plan, error) {
+	svc := r.services[name]
+	if svc == nil {
+		names := make([]string, len(r.project.Services))
+		for i, s := range r.project.Services {
+			names[i] = s.Name
+		}
+		return nil, fmt.Errorf("read: %w: unknown feature service %q; declared are: %s (%w)",
+			feature.ErrInvalid, name, strings.Join(names, ", "), feature.ErrNotFound)
+	}
+	if p := svc.plan.Load(); p != nil {
+		return p, nil
+	}
+	p, err := r.resolve(svc.declared.Features, &svc.count)
+	if err == nil {
+		svc.plan.Store(p)
+	}
+	return p, err
+}
+
+func (r *Reader) resolve(refs []feature.FeatureRef, count *serviceCount) (*plan, error) {
+	sel, err := r.project.Resolve(refs)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	return r.newPlan(sel, count)
 }
 
 // key builds the entity key of one row: the same key as [feature.View.Key], with the

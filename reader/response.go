@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/breaker"
 )
 
 // Outage says that a tier did not answer for at least one key of a request, and why.
@@ -34,7 +35,7 @@ func reasonOf(err error) Reason {
 	switch {
 	case errors.Is(err, errCapped):
 		return ReasonCapped
-	case errors.Is(err, errBreaker):
+	case errors.Is(err, breaker.ErrOpen):
 		return ReasonBreakerOpen
 	case errors.Is(err, feature.ErrThrottled):
 		return ReasonThrottled

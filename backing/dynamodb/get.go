@@ -115,14 +115,63 @@ func (s *Store) getBatch(ctx context.Context, refs []feature.Ref, first map[feat
 	return answered, err
 }
 
+// Attempt reads up to 100 refs with exactly one request, and repeats nothing: a reader that
+// bounds its requests per second repeats what comes back with an error matching
+// feature.ErrThrottled or feature.ErrUnreachable itself. Results are aligned by index.
+func (s *Store) Attempt(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
+	if len(refs) > getKeys {
+		return nil, fmt.Errorf("get: %w: %d keys in one request, the limit is %d", feature.ErrInvalid, len(refs), getKeys)
+	}
+	results := make([]feature.GetResult, len(refs))
+	keys := make([]map[string]types.AttributeValue, 0, len(refs))
+	index := make(map[rawKey]int, len(refs))
+	for i, ref := range refs {
+		if err := backing.CheckRef(ref); err != nil {
+			results[i].Err = fmt.Errorf("get %s: %w", ref, err)
+			continue
+		}
+		key := rawKey{string(ref.Key), ref.View.String()}
+		if _, twice := index[key]; twice {
+			return nil, fmt.Errorf("get %s: %w: asked twice in one request", ref, feature.ErrInvalid)
+		}
+		index[key] = i
+		keys = append(keys, itemKey(ref))
+	}
+	if len(keys) == 0 {
+		return results, nil
+	}
+	out, err := s.client.BatchGetItem(ctx, s.batchGetInput(keys), func(o *ddb.Options) { o.Retryer = aws.NopRetryer{} })
+	if err != nil {
+		if isThrottle(err) {
+			s.stats.throttles.Add(1)
+		}
+		return nil, s.wrap("get", s.cfg.Table, err)
+	}
+	takeItems(out.Responses[s.cfg.Table], index, results)
+	left := out.UnprocessedKeys[s.cfg.Table].Keys
+	if len(left) > 0 {
+		s.stats.throttles.Add(1)
+	}
+	for _, key := range left {
+		if i, ok := index[rawOf(key)]; ok {
+			results[i].Err = fmt.Errorf("get %s: %w", rawOf(key), errUnprocessed)
+		}
+	}
+	return results, nil
+}
+
+func (s *Store) batchGetInput(keys []map[string]types.AttributeValue) *ddb.BatchGetItemInput {
+	return &ddb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{s.cfg.Table: {
+		Keys: keys, ConsistentRead: aws.Bool(s.cfg.ConsistentRead), ProjectionExpression: aws.String("e, v, p"),
+	}}}
+}
+
 func (s *Store) batchGet(ctx context.Context, keys []map[string]types.AttributeValue) (*ddb.BatchGetItemOutput, error) {
 	if err := s.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer s.release()
-	out, err := s.client.BatchGetItem(ctx, &ddb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{s.cfg.Table: {
-		Keys: keys, ConsistentRead: aws.Bool(s.cfg.ConsistentRead), ProjectionExpression: aws.String("e, v, p"),
-	}}})
+	out, err := s.client.BatchGetItem(ctx, s.batchGetInput(keys))
 	if isThrottle(err) {
 		s.stats.throttles.Add(1)
 	}

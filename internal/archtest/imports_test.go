@@ -19,6 +19,7 @@ const (
 	telemetry = "internal/telemetry"
 	pace      = "internal/pace"
 	sketch    = "internal/sketch"
+	breaker   = "internal/breaker"
 )
 
 // table is the import table of docs/ARCHITECTURE.md. The first row that
@@ -31,10 +32,11 @@ var table = []rule{
 	{pkg: telemetry, why: "a helper imports nothing of ours"},
 	{pkg: pace, may: []string{clock}, why: "pacing needs the time and nothing else"},
 	{pkg: sketch, may: []string{"feature"}, why: "a helper imports the dictionary only"},
+	{pkg: breaker, may: []string{"feature", clock}, why: "a breaker needs the time and the word for unreachable"},
 
 	{pkg: "offline/...", may: []string{"feature", "sql", "offline/...", clock, telemetry},
 		why: "the offline engine knows no tier"},
-	{pkg: "online/...", may: []string{"feature", "online/...", clock, telemetry, pace, sketch},
+	{pkg: "online/...", may: []string{"feature", "online/...", clock, telemetry, pace, sketch, breaker},
 		why: "a tier knows no other tier and no worker"},
 	{pkg: "backing/...", may: []string{"feature", "backing/...", clock, telemetry, pace},
 		why: "a tier knows no other tier and no worker"},
@@ -43,7 +45,7 @@ var table = []rule{
 		why: "a worker declares the small interfaces that it needs and imports no tier"},
 	{pkg: "rewarm/...", may: []string{"feature", "rewarm/...", clock, telemetry, pace, sketch},
 		why: "a worker declares the small interfaces that it needs and imports no tier"},
-	{pkg: "reader/...", may: []string{"feature", "reader/...", clock, telemetry, pace, sketch},
+	{pkg: "reader/...", may: []string{"feature", "reader/...", clock, telemetry, pace, sketch, breaker},
 		why: "the reader declares the small interfaces that it needs and imports no tier"},
 	{pkg: "jobs/...", may: []string{"feature", "jobs/...", clock, telemetry},
 		why: "the scheduler starts what it is given and imports no worker"},

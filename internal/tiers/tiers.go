@@ -42,7 +42,7 @@ func OpenOnline(ctx context.Context, cfg *config.Config, deps Deps) (*online.Sto
 	deps = deps.withDefaults()
 	oc := online.Config{
 		Project: cfg.Project.Name, Layout: cfg.Online.Layout, TombstoneTTL: cfg.Online.TombstoneTTL,
-		ReadDeadline: cfg.Reader.OnlineTimeout, Logger: deps.Logger, Clock: deps.Clock,
+		ReadDeadline: cfg.Reader.OnlineTimeout, Patience: cfg.Reader.OnlineTimeout / 16, Logger: deps.Logger, Clock: deps.Clock,
 	}
 	for i := range cfg.Project.Views {
 		oc.Views = append(oc.Views, &cfg.Project.Views[i])
