@@ -1,9 +1,10 @@
 // Command offline compares a training set built by Hearth with what the bare engine does
-// with the two queries that a person would write: a plain ASOF join, and a hash join with
-// row_number. All run on the same seeded data, each in a process of its own, in turns.
+// with the queries that a person would write: a plain ASOF join, one ASOF join per view, and
+// a hash join inside the TTL with row_number. All run on the same seeded data, each in a process of its own, in turns.
 //
 //	go run ./bench/offline                 # 5M rows per view, 1M labels; some minutes
 //	go run ./bench/offline -scale 0.1 -runs 3
+//	go run ./bench/offline -shape hot      # also long, few
 //	go run ./bench/offline -python venv/bin/python   # with Feast and Polars, where installed
 //
 // Hearth's time includes what the others do not do: the leakage audit, the content digest,
@@ -43,6 +44,8 @@ type options struct {
 	threads int
 	child   string
 	python  string
+	shape   string
+	limit   time.Duration
 }
 
 func main() {
@@ -53,6 +56,8 @@ func main() {
 	flag.Int64Var(&o.memory, "memory", 4<<30, "memory limit in bytes")
 	flag.IntVar(&o.threads, "threads", 2, "threads")
 	flag.StringVar(&o.python, "python", "python3", "Python for Feast and Polars, which take part where they are installed")
+	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities)")
+	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "a contender that takes longer is stopped, and takes no further part")
 	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -76,7 +81,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, self, "-child", "generate", "-dir", o.dir, "-scale", strconv.FormatFloat(o.scale, 'g', -1, 64),
+	if out, err := exec.CommandContext(ctx, self, "-child", "generate", "-dir", o.dir, "-shape", o.shape, "-scale", strconv.FormatFloat(o.scale, 'g', -1, 64),
 		"-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads)).CombinedOutput(); err != nil {
 		return fmt.Errorf("generate data: %w: %s", err, out)
 	}
@@ -85,10 +90,16 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	names := append(slices.Clone(contenders), installed...)
+	if o.shape != "even" { // the peers' script knows the views of that one
+		names = slices.Clone(contenders)
+	}
 	sums := map[string]string{}
 	results := map[string][]result{}
 	for i := range o.runs {
 		for _, name := range names {
+			if r := results[name]; len(r) > 0 && r[len(r)-1].stopped {
+				continue
+			}
 			r, err := spawn(ctx, o, name)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
@@ -98,6 +109,9 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	for _, name := range names { // after all runs, for its memory would count as theirs
+		if r := results[name]; r[len(r)-1].stopped {
+			continue
+		}
 		if sums[name], err = checksum(ctx, o, name); err != nil {
 			return fmt.Errorf("check the result of %s: %w", name, err)
 		}
@@ -105,11 +119,12 @@ func run(ctx context.Context, o options) (err error) {
 	return table(o, names, results, sums)
 }
 
-var contenders = []string{"hearth", "hash+row_number", "plain ASOF"}
+var contenders = []string{"hearth", "hash+row_number", "plain ASOF", "ASOF per view"}
 
 type result struct {
 	Seconds float64 `json:"seconds"`
 	Note    string  `json:"note"`
+	stopped bool // at the limit, or out of memory
 	rss     int64
 	cpu     float64 // seconds of user and system time: on a busy machine the fairer figure
 }
@@ -120,7 +135,9 @@ func spawn(ctx context.Context, o options, name string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-shape", o.shape, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
 	if slices.Contains(peers, name) {
 		if cmd, err = peerCommand(ctx, o, name); err != nil {
 			return result{}, err
@@ -128,6 +145,16 @@ func spawn(ctx context.Context, o options, name string) (result, error) {
 	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
+	if ctx.Err() != nil || err != nil && name != "hearth" {
+		r := result{Seconds: o.limit.Seconds(), Note: "stopped at the limit", stopped: true}
+		if ctx.Err() == nil {
+			r.Note = fmt.Sprint("failed: ", err)
+		}
+		if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			r.rss = usage.Maxrss << 10
+		}
+		return r, nil
+	}
 	if err != nil {
 		return result{}, err
 	}
@@ -175,7 +202,7 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 		return "", err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	p := feature.Project{Name: "bench", Views: []feature.View{view(o, "a", 3*day, "driver_id"), view(o, "b", 14*day, "driver_id", "region_id")}}
+	p := feature.Project{Name: "bench", Views: []feature.View{view(o, "a", o.ttl(3), "driver_id"), view(o, "b", o.ttl(14), "driver_id", "region_id")}}
 	sel, err := p.Resolve([]feature.FeatureRef{{View: p.Views[0].ID(), Feature: "*"}, {View: p.Views[1].ID(), Feature: "*"}})
 	if err != nil {
 		return "", err
@@ -185,6 +212,14 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 		return "", err
 	}
 	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks), nil
+}
+
+// ttl is a view's TTL of so many days: none where histories are long.
+func (o options) ttl(days int) time.Duration {
+	if o.shape == "long" {
+		return 0
+	}
+	return time.Duration(days) * day
 }
 
 func view(o options, name string, ttl time.Duration, keys ...string) feature.View {
@@ -243,39 +278,48 @@ func bare(ctx context.Context, o options, out string) (err error) {
 	}
 	file := func(name string) string { return "read_parquet('" + filepath.Join(o.dir, name+".parquet") + "')" }
 	target := filepath.Join(out, "part.parquet")
-	var statements []string
-	if o.child == "plain ASOF" { // ties as they come, in no order, the NULL guard forgotten
-		fresh := func(alias, name string, days int) string {
-			list := strings.Split(columns(o, alias, name), ", ")
-			for i, c := range list {
-				list[i] = fmt.Sprintf("CASE WHEN %s.event_timestamp >= s.event_timestamp - to_microseconds(%d) THEN %s END AS %s", alias, (time.Duration(days) * day).Microseconds(), c, c[2:])
-			}
-			return strings.Join(list, ", ")
-		}
-		statements = []string{fmt.Sprintf(`COPY (SELECT s.*, %s, %s FROM %s s
-			ASOF LEFT JOIN %s a ON s.driver_id = a.driver_id AND s.event_timestamp >= a.event_timestamp
-			ASOF LEFT JOIN %s b ON s.driver_id = b.driver_id AND s.region_id = b.region_id AND s.event_timestamp >= b.event_timestamp)
-			TO '%s' (FORMAT parquet, COMPRESSION zstd)`, fresh("a", "a", 3), fresh("b", "b", 14), file("spine"), file("a"), file("b"), target)}
-	} else { // ties by created time, in the spine's order
-		for _, v := range []struct {
-			name, on string
-			days     int
-		}{{"a", "s.driver_id = f.driver_id", 3}, {"b", "s.driver_id = f.driver_id AND s.region_id = f.region_id", 14}} {
-			statements = append(statements, fmt.Sprintf(`CREATE TEMP TABLE m_%s AS SELECT s.file_row_number AS row_id, %s FROM (SELECT *, file_row_number FROM %s) s
-				JOIN %s f ON %s AND f.event_timestamp <= s.event_timestamp AND f.event_timestamp >= s.event_timestamp - to_microseconds(%d)
-				QUALIFY row_number() OVER (PARTITION BY s.file_row_number ORDER BY f.event_timestamp DESC, f.created DESC NULLS LAST) = 1`,
-				v.name, columns(o, "f", v.name), file("spine"), file(v.name), v.on, (time.Duration(v.days)*day).Microseconds()))
-		}
-		statements = append(statements, fmt.Sprintf(`COPY (SELECT s.* EXCLUDE (row_id), %s, %s FROM (SELECT *, file_row_number AS row_id FROM %s) s
-			LEFT JOIN m_a a ON a.row_id = s.row_id LEFT JOIN m_b b ON b.row_id = s.row_id ORDER BY s.row_id) TO '%s' (FORMAT parquet, COMPRESSION zstd)`,
-			columns(o, "a", "a"), columns(o, "b", "b"), file("spine"), target))
-	}
+	statements := o.statements(file, target)
 	for _, s := range statements {
 		if _, err := conn.ExecContext(ctx, s); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// statements are what a person would write for a contender.
+func (o options) statements(file func(string) string, target string) (out []string) {
+	fresh := func(value, label string, days int) string { // "" without a TTL
+		if o.ttl(days) == 0 {
+			return "true"
+		}
+		return fmt.Sprintf("%s >= %s - to_microseconds(%d)", value, label, o.ttl(days).Microseconds())
+	}
+	views := []struct {
+		name, on string
+		days     int
+	}{{"a", "s.driver_id = f.driver_id", 3}, {"b", "s.driver_id = f.driver_id AND s.region_id = f.region_id", 14}}
+	if o.child == "plain ASOF" { // ties as they come, in no order, the NULL guard forgotten
+		list, joins := "", ""
+		for _, v := range views {
+			for _, c := range strings.Split(columns(o, v.name, v.name), ", ") {
+				list += fmt.Sprintf(", CASE WHEN %s THEN %s END AS %s", fresh(v.name+".event_timestamp", "s.event_timestamp", v.days), c, c[2:])
+			}
+			joins += fmt.Sprintf(" ASOF LEFT JOIN %s %s ON %s AND s.event_timestamp >= %s.event_timestamp", file(v.name), v.name, strings.ReplaceAll(v.on, "f.", v.name+"."), v.name)
+		}
+		return []string{fmt.Sprintf("COPY (SELECT s.*%s FROM %s s%s) TO '%s' (FORMAT parquet, COMPRESSION zstd)", list, file("spine"), joins, target)}
+	}
+	for _, v := range views {
+		// Ties by created time, or as they come; both in the spine's order.
+		kind, pick := "JOIN", " QUALIFY row_number() OVER (PARTITION BY s.file_row_number ORDER BY f.event_timestamp DESC, f.created DESC NULLS LAST) = 1"
+		if o.child == "ASOF per view" {
+			kind, pick = "ASOF JOIN", ""
+		}
+		out = append(out, fmt.Sprintf("CREATE TEMP TABLE m_%s AS SELECT s.file_row_number AS row_id, %s FROM (SELECT *, file_row_number FROM %s) s %s %s f ON %s AND s.event_timestamp >= f.event_timestamp WHERE %s%s",
+			v.name, columns(o, "f", v.name), file("spine"), kind, file(v.name), v.on, fresh("f.event_timestamp", "s.event_timestamp", v.days), pick))
+	}
+	return append(out, fmt.Sprintf("COPY (SELECT s.* EXCLUDE (row_id), %s, %s FROM (SELECT *, file_row_number AS row_id FROM %s) s LEFT JOIN m_a a ON a.row_id = s.row_id LEFT JOIN m_b b ON b.row_id = s.row_id ORDER BY s.row_id) TO '%s' (FORMAT parquet, COMPRESSION zstd)",
+		columns(o, "a", "a"), columns(o, "b", "b"), file("spine"), target))
 }
 
 // generate writes the data once per folder. hash() of the row number is the seed.
@@ -290,6 +334,22 @@ func generate(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, closeAll()) }()
 	rows, entities, labels := int64(5_000_000*o.scale), max(int64(100_000*o.scale), 10), int64(1_000_000*o.scale)
 	const month = 30 * 24 * 3_600_000_000
+	key := func(row, salt string, of int64) string { return fmt.Sprintf("(hash(%s, '%s') %% %d)::BIGINT", row, salt, of) }
+	featureKey, labelKey := key("j", "k", entities), key("range", "sk", entities)
+	switch o.shape {
+	case "long":
+		entities = max(entities/20, 10)
+		featureKey, labelKey = key("j", "k", entities), key("range", "sk", entities)
+	case "hot":
+		featureKey = "CASE WHEN hash(j, 'hot') % 10 < 3 THEN 0 ELSE " + featureKey + " END"
+		labelKey = "CASE WHEN hash(range, 'hot') % 10 < 1 THEN 0 ELSE " + labelKey + " END"
+	case "few":
+		labels /= 10
+		labelKey = key("range", "sk", max(entities/100, 1))
+	case "even":
+	default:
+		return fmt.Errorf("unknown shape %q: even, long, hot or few", o.shape)
+	}
 	at := func(salt string) string {
 		return fmt.Sprintf("make_timestamptz(1609459200000000 + (hash(i, '%s') %% %d)::BIGINT)", salt, int64(month))
 	}
@@ -303,24 +363,24 @@ func generate(ctx context.Context, o options) (err error) {
 			list = append(list, expr+" AS "+f.Name)
 		}
 		// One row in a hundred shares key and event time with the one before.
-		query := fmt.Sprintf(`COPY (SELECT (hash(j, 'k') %% %d)::BIGINT AS driver_id, (hash(j, 'r') %% 3)::BIGINT AS region_id, %s AS event_timestamp, %s AS created, %s
+		query := fmt.Sprintf(`COPY (SELECT %s AS driver_id, (hash(j, 'r') %% 3)::BIGINT AS region_id, %s AS event_timestamp, %s AS created, %s
 			FROM (SELECT range AS i, CASE WHEN range %% 100 = 1 THEN range - 1 ELSE range END AS j FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`,
-			entities, strings.ReplaceAll(at(name), "hash(i,", "hash(j,"), at("c"+name), strings.Join(list, ", "), rows, filepath.Join(o.dir, name+".parquet"))
+			featureKey, strings.ReplaceAll(at(name), "hash(i,", "hash(j,"), at("c"+name), strings.Join(list, ", "), rows, filepath.Join(o.dir, name+".parquet"))
 		if _, err := conn.ExecContext(ctx, query); err != nil {
 			return err
 		}
 	}
-	_, err = conn.ExecContext(ctx, fmt.Sprintf(`COPY (SELECT range AS label_id, (hash(range, 'sk') %% %d)::BIGINT AS driver_id, (hash(range, 'sr') %% 3)::BIGINT AS region_id, %s AS event_timestamp
-		FROM (SELECT range, range AS i FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`, entities, at("s"), labels, filepath.Join(o.dir, "spine.parquet")))
+	_, err = conn.ExecContext(ctx, fmt.Sprintf(`COPY (SELECT range AS label_id, %s AS driver_id, (hash(range, 'sr') %% 3)::BIGINT AS region_id, %s AS event_timestamp
+		FROM (SELECT range, range AS i FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`, labelKey, at("s"), labels, filepath.Join(o.dir, "spine.parquet")))
 	return err
 }
 
 func table(o options, names []string, results map[string][]result, sums map[string]string) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(t, "scale %g, %d threads, memory limit %d MiB, %d runs each, in turns\n\n", o.scale, o.threads, o.memory>>20, o.runs)
+	_, _ = fmt.Fprintf(t, "shape "+o.shape+", scale %g, %d threads, memory limit %d MiB, %d runs each, in turns\n\n", o.scale, o.threads, o.memory>>20, o.runs)
 	_, _ = fmt.Fprintln(t, "contender\tmedian s\tspread s\tratio\tmedian CPU s\tratio\tpeak RSS MB\tresult")
 	median := func(name string, of func(result) float64) float64 {
-		s := make([]float64, 0, o.runs)
+		s := make([]float64, 0, len(results[name]))
 		for _, r := range results[name] {
 			s = append(s, of(r))
 		}
@@ -330,7 +390,10 @@ func table(o options, names []string, results map[string][]result, sums map[stri
 	wall, cpu := func(r result) float64 { return r.Seconds }, func(r result) float64 { return r.cpu }
 	for _, name := range names {
 		verdict := "equal"
-		if sums[name] != sums["hearth"] {
+		switch r := results[name]; {
+		case r[len(r)-1].stopped:
+			verdict = r[len(r)-1].Note
+		case sums[name] != sums["hearth"]:
 			verdict = "differs"
 		}
 		low, high, rss := results[name][0].Seconds, 0.0, int64(0)
