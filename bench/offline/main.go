@@ -13,6 +13,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -75,6 +76,9 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
+	}
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return err
 	}
 	// In a process of its own: on Linux a child's peak memory begins with its parent's.
 	self, err := os.Executable()
@@ -159,7 +163,8 @@ func spawn(ctx context.Context, o options, name string) (result, error) {
 		return result{}, err
 	}
 	var r result
-	if err := json.Unmarshal(out, &r); err != nil {
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n")) // before the last one, libraries may say what they like
+	if err := json.Unmarshal(lines[len(lines)-1], &r); err != nil {
 		return result{}, fmt.Errorf("output %q: %w", out, err)
 	}
 	r.cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
