@@ -88,7 +88,7 @@ func TestCancelBuild(t *testing.T) {
 
 // A build that is cancelled at any of its steps publishes nothing and leaves nothing, however
 // the views are put together. What stood there before stays.
-// Seen red with the shelved files kept, and with the context not asked before publishing.
+// Seen red with the scratch folder of the operation kept.
 func TestCancelAtEveryStep(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t, 2_000, 2_000)

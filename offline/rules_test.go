@@ -106,7 +106,9 @@ func TestRuleTiesAndKnownAt(t *testing.T) {
 	facts := `SELECT * FROM (VALUES ('x', TIMESTAMP '2021-01-01', TIMESTAMP '2021-01-02', 1, ''), ('x', TIMESTAMP '2021-01-01', TIMESTAMP '2021-01-04', 2, ''), ('x', TIMESTAMP '2021-01-01', NULL, 3, '')) f(k, "at", created, a, b)`
 	labels := `SELECT 'x' AS k, unnest([TIMESTAMP '2021-01-01', TIMESTAMP '2021-01-03', TIMESTAMP '2021-01-05']) AS t`
 	created := func(known bool) func(*feature.View, *DatasetRequest) {
-		return func(v *feature.View, r *DatasetRequest) { v.Source.CreatedTimestampColumn, r.KnownAt = "created", known }
+		return func(v *feature.View, r *DatasetRequest) {
+			v.Source.CreatedTimestampColumn, r.KnownAt = "created", known
+		}
 	}
 	_, rows := small{facts: facts, labels: labels, change: created(false)}.build(t, openEngine(t))
 	expect(t, "ties", rows, "x 2021-01-01 2", "x 2021-01-03 2", "x 2021-01-05 2")

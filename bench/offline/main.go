@@ -34,6 +34,7 @@ import (
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/telemetry"
 	"github.com/hearthstore/hearth/offline"
 )
 
@@ -128,7 +129,7 @@ var contenders = []string{"hearth", "hash+row_number", "plain ASOF", "ASOF per v
 type result struct {
 	Seconds float64 `json:"seconds"`
 	Note    string  `json:"note"`
-	stopped bool // at the limit, or out of memory
+	stopped bool    // at the limit, or out of memory
 	rss     int64
 	cpu     float64 // seconds of user and system time: on a busy machine the fairer figure
 }
@@ -212,11 +213,24 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 	if err != nil {
 		return "", err
 	}
-	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out})
+	var (
+		stage, steps string
+		since        time.Time
+	)
+	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out,
+		Progress: func(p telemetry.Progress) {
+			if p.Stage != stage {
+				now := clock.System.Now()
+				if stage != "" {
+					steps += fmt.Sprintf("; %s %.1f", stage, now.Sub(since).Seconds())
+				}
+				stage, since = p.Stage, now
+			}
+		}})
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks), nil
+	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks%s", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks, steps), nil
 }
 
 // ttl is a view's TTL of so many days: none where histories are long.
@@ -339,7 +353,9 @@ func generate(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, closeAll()) }()
 	rows, entities, labels := int64(5_000_000*o.scale), max(int64(100_000*o.scale), 10), int64(1_000_000*o.scale)
 	const month = 30 * 24 * 3_600_000_000
-	key := func(row, salt string, of int64) string { return fmt.Sprintf("(hash(%s, '%s') %% %d)::BIGINT", row, salt, of) }
+	key := func(row, salt string, of int64) string {
+		return fmt.Sprintf("(hash(%s, '%s') %% %d)::BIGINT", row, salt, of)
+	}
 	featureKey, labelKey := key("j", "k", entities), key("range", "sk", entities)
 	switch o.shape {
 	case "long":

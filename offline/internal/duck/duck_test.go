@@ -97,7 +97,7 @@ func TestCancel(t *testing.T) {
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	c := open(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var reports int
 	err := c.Watch(ctx, func(done, total int64) {
