@@ -48,6 +48,7 @@ type options struct {
 	python  string
 	shape   string
 	limit   time.Duration
+	only    string
 }
 
 func main() {
@@ -60,6 +61,7 @@ func main() {
 	flag.StringVar(&o.python, "python", "python3", "Python for Feast and Polars, which take part where they are installed")
 	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities)")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "a contender that takes longer is stopped, and takes no further part")
+	flag.StringVar(&o.only, "only", "", "run this contender alone")
 	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -97,6 +99,9 @@ func run(ctx context.Context, o options) (err error) {
 	names := append(slices.Clone(contenders), installed...)
 	if o.shape != "even" { // the peers' script knows the views of that one
 		names = slices.Clone(contenders)
+	}
+	if o.only != "" {
+		names = []string{o.only}
 	}
 	sums := map[string]string{}
 	results := map[string][]result{}
@@ -414,18 +419,18 @@ func table(o options, names []string, results map[string][]result, sums map[stri
 		switch r := results[name]; {
 		case r[len(r)-1].stopped:
 			verdict = r[len(r)-1].Note
-		case sums[name] != sums["hearth"]:
+		case sums[name] != sums[names[0]]:
 			verdict = "differs"
 		}
 		low, high, rss := results[name][0].Seconds, 0.0, int64(0)
 		for _, r := range results[name] {
 			low, high, rss = min(low, r.Seconds), max(high, r.Seconds), max(rss, r.rss)
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%.2f\t%.2f-%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", name, median(name, wall), low, high, median(name, wall)/median("hearth", wall),
-			median(name, cpu), median(name, cpu)/median("hearth", cpu), rss>>20, verdict)
+		_, _ = fmt.Fprintf(t, "%s\t%.2f\t%.2f-%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", name, median(name, wall), low, high, median(name, wall)/median(names[0], wall),
+			median(name, cpu), median(name, cpu)/median(names[0], cpu), rss>>20, verdict)
 	}
 	for _, name := range peers {
-		if !slices.Contains(names, name) {
+		if !slices.Contains(names, name) && o.only == "" {
 			_, _ = fmt.Fprintf(t, "%s\tnot installed\n", name)
 		}
 	}
