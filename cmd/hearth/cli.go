@@ -58,8 +58,9 @@ type env struct {
 	ctx context.Context
 	cli *cli
 	streams
-	log   *slog.Logger
-	model *kong.Node // the command line, for completion
+	log    *slog.Logger
+	model  *kong.Node // the command line, for completion
+	screen *screen    // nil when stderr is no terminal
 }
 
 const description = `Hearth builds point-in-time training sets from Parquet, keeps the latest feature values
@@ -101,7 +102,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		fmt.Fprintf(s.err, "hearth: %v\nTry: hearth %s--help\n", err, commandHint(args))
 		return exitUsage
 	}
-	e := &env{ctx: ctx, cli: &c, streams: s, log: newLogger(s.err, c.LogFormat, c.LogLevel), model: parser.Model.Node}
+	screen := screenOf(s.err)
+	s.out, s.err = screen.through(s.out), screen.through(s.err)
+	e := &env{screen: screen, ctx: ctx, cli: &c, streams: s, log: newLogger(s.err, c.LogFormat, c.LogLevel), model: parser.Model.Node}
 	err = parsed.Run(e)
 	if err != nil {
 		e.report(err)

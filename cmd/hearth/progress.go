@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -15,38 +17,94 @@ import (
 // lineEvery is how often work that has no terminal says how far it is.
 const lineEvery = 10 * time.Second
 
+// screen is a terminal with at most one progress bar on its last line. What is written
+// through it first takes the bar away, so that bars and text never share a line; the next
+// report of progress draws it again.
+type screen struct {
+	to io.Writer
+
+	mu      sync.Mutex
+	bar     *progressbar.ProgressBar
+	name    string // of the bar's stage
+	shown   bool   // the bar may be on the line
+	midLine bool   // text stands on the line, and goes on: no place for a bar
+}
+
+// screenOf is the terminal behind w; nil when it is none.
+func screenOf(w io.Writer) *screen {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return &screen{to: w}
+}
+
+// through returns w, cleared of the bar before each write. Without a screen it is w.
+func (s *screen) through(w io.Writer) io.Writer {
+	if s == nil {
+		return w
+	}
+	return &cleared{s, w}
+}
+
+type cleared struct {
+	screen *screen
+	to     io.Writer
+}
+
+func (c *cleared) Write(p []byte) (int, error) {
+	c.screen.mu.Lock()
+	defer c.screen.mu.Unlock()
+	c.screen.clear()
+	if len(p) > 0 {
+		c.screen.midLine = p[len(p)-1] != '\n'
+	}
+	return c.to.Write(p)
+}
+
+func (s *screen) clear() {
+	if s.shown {
+		_ = s.bar.Clear()
+		s.shown = false
+	}
+}
+
+// show draws the bar of a stage.
+func (s *screen) show(p telemetry.Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.midLine {
+		return
+	}
+	if s.bar == nil || s.name != p.Stage {
+		s.clear()
+		total := p.Total
+		if total == 0 {
+			total = -1
+		}
+		s.name = p.Stage
+		s.bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(s.to), progressbar.OptionSetDescription(p.Stage),
+			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.Unit),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			// Without a total a bar would draw itself from a goroutine of its own, for ever.
+			progressbar.OptionSetSpinnerChangeInterval(0))
+	}
+	s.shown = true
+	if p.Total > 0 {
+		s.bar.ChangeMax64(p.Total)
+	}
+	_ = s.bar.Set64(p.Done)
+}
+
 // newProgress shows progress on stderr: a bar with rate and time left on a terminal, else
 // a plain line now and then.
 func newProgress(e *env, stage string) telemetry.ProgressFunc {
-	f, ok := e.err.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if e.screen == nil {
 		return progressLines(e, stage)
 	}
-	var (
-		bar  *progressbar.ProgressBar
-		name string
-	)
-	return func(p telemetry.Progress) {
-		if bar == nil || name != p.Stage {
-			if bar != nil {
-				_ = bar.Finish()
-			}
-			total := p.Total
-			if total == 0 {
-				total = -1
-			}
-			name = p.Stage
-			bar = progressbar.NewOptions64(total,
-				progressbar.OptionSetWriter(e.err), progressbar.OptionSetDescription(p.Stage),
-				progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.Unit),
-				progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(),
-				progressbar.OptionThrottle(100*time.Millisecond))
-		}
-		if p.Total > 0 {
-			bar.ChangeMax64(p.Total)
-		}
-		_ = bar.Set64(p.Done)
-	}
+	return e.screen.show
 }
 
 func progressLines(e *env, stage string) telemetry.ProgressFunc {
