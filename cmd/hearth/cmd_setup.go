@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -49,13 +50,20 @@ Examples:
 
 // Run carries out the command.
 func (c *validateCmd) Run(e *env) error {
-	return e.with("validate", func(a *app.App) error {
+	err := e.with("validate", func(a *app.App) error {
 		summary, err := a.Validate(e.ctx, c.ConfigOnly)
 		if err != nil {
 			return err
 		}
 		return e.emit(summary, summary.WriteTable)
 	})
+	// Here the problems are the result: they go where results go.
+	var problems feature.Problems
+	if e.cli.JSON && errors.As(err, &problems) {
+		e.printJSON(e.out, map[string]any{"valid": false, "problems": problems})
+		return &exitError{exitUsage, fmt.Sprintf("%d problem(s)", len(problems))}
+	}
+	return err
 }
 
 type schemaCmd struct{}

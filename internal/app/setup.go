@@ -14,6 +14,7 @@ import (
 
 // ValidateReport says what a valid configuration holds.
 type ValidateReport struct {
+	Valid    bool   `json:"valid"` // always; the document of one with problems lists them
 	Path     string `json:"path"`
 	Digest   string `json:"config_digest"`
 	Project  string `json:"project"`
@@ -75,7 +76,8 @@ func (a *App) Validate(ctx context.Context, configOnly bool) (*ValidateReport, e
 	}
 	p := &a.cfg.Project
 	r := &ValidateReport{
-		Path: a.cfg.Path, Digest: a.cfg.Digest, Project: p.Name, Entities: len(p.Entities), Views: len(p.Views),
+		Valid: true,
+		Path:  a.cfg.Path, Digest: a.cfg.Digest, Project: p.Name, Entities: len(p.Entities), Views: len(p.Views),
 		Services: len(p.Services), Datasets: len(a.cfg.Datasets), Jobs: len(a.cfg.Jobs), Sources: !configOnly,
 	}
 	for i := range p.Views {

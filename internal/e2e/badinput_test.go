@@ -104,6 +104,22 @@ func TestValidateReportsAllProblemsAtOnce(t *testing.T) {
 	if res.code != 2 || t.Failed() {
 		t.Errorf("exit code %d\n%s", res.code, res.stderr)
 	}
+	var doc struct {
+		Valid    bool `json:"valid"`
+		Problems []struct {
+			File, Path, Message, Remedy string
+			Line, Column                int
+		} `json:"problems"`
+	}
+	r.must(2, &doc, "validate")
+	if doc.Valid || len(doc.Problems) != 3 {
+		t.Fatalf("validate --json: %+v, want 3 problems", doc)
+	}
+	for _, p := range doc.Problems {
+		if p.File == "" || p.Line == 0 || p.Column == 0 || p.Message == "" || p.Remedy == "" {
+			t.Errorf("problem without place or remedy: %+v", p)
+		}
+	}
 }
 
 func TestUnreachableTiersAndWrongCredentials(t *testing.T) {

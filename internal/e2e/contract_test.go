@@ -35,7 +35,7 @@ func TestDocumentsHoldWhatTheyPromise(t *testing.T) {
 		args []string
 		keys []string
 	}{
-		{[]string{"validate"}, []string{"project", "feature_views", "sources_checked"}},
+		{[]string{"validate"}, []string{"valid", "project", "feature_views", "sources_checked"}},
 		{[]string{"apply", "--dry-run"}, []string{"dry_run", "actions[].resource", "actions[].name", "actions[].change"}},
 		{[]string{"apply"}, []string{"dry_run", "actions[].change"}},
 		{[]string{"dataset", "build", "loans"}, []string{"dataset", "rows", "path", "manifest", "seconds", "views[].view", "views[].matched", "views[].match_rate"}},
