@@ -13,8 +13,8 @@ import (
 const redacted = "[redacted]"
 
 // Secret says where a secret is kept: in an environment variable or in a file. It never
-// holds the secret: [Secret.Reveal] reads it when it is needed, so commands that do not need the secret do not ask for it.
-// Printing, logging or marshalling a Secret shows "[redacted]".
+// holds the secret: [Secret.Reveal] reads it when it is needed, so commands that do not
+// need the secret do not ask for it. Printing, logging or marshalling a Secret shows "[redacted]".
 type Secret struct {
 	env    string
 	file   string
