@@ -123,7 +123,12 @@ func (d *dataset) auditViews(ctx context.Context, labels string) error {
 		if ttl > 0 {
 			stale = fmt.Sprintf("o.t::HUGEINT - m.ev > %d", ttl)
 		}
-		joined := fmt.Sprintf("(SELECT (o.t::HUGEINT - m.ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM m%d m JOIN %s o ON o.row_id = m.row_id)", leak, stale, i, labels)
+		// Once, into a narrow table that all that follows reads.
+		joined := "ages"
+		query := fmt.Sprintf("CREATE OR REPLACE TEMP TABLE ages AS (SELECT (o.t::HUGEINT - m.ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM m%d m JOIN %s o ON o.row_id = m.row_id)", leak, stale, i, labels)
+		if err := d.Exec(ctx, query); err != nil {
+			return err
+		}
 		var low, high, mean *float64
 		if err := d.QueryRow(ctx, "SELECT count(*), count(*) FILTER (leak), count(*) FILTER (stale), min(age), max(age), avg(age) FROM "+joined,
 			&v.Matched, &v.Leaks, &v.Stale, &low, &high, &mean); err != nil {
