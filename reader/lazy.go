@@ -57,7 +57,11 @@ func wireOf(t feature.Type) wire {
 	return w
 }
 
-const mpNil = 0xc0
+const (
+	mpNil     = 0xc0
+	mpFloat32 = 0xca
+	mpFloat64 = 0xcb
+)
 
 // index checks that b is one array of exactly the given wires with nothing after it, and
 // returns where each value begins. The error matches feature.ErrCorrupt.
@@ -69,7 +73,7 @@ func index(b []byte, wires []wire, dst []uint32) ([]uint32, error) {
 	for i, w := range wires {
 		dst = append(dst, uint32(pos))
 		// The common case, 8-byte floats, without a call.
-		if w.class == wireFloat64 && !w.list && pos+9 <= len(b) && b[pos] == 0xcb {
+		if w.class == wireFloat64 && !w.list && pos+9 <= len(b) && b[pos] == mpFloat64 {
 			pos += 9
 			continue
 		}
@@ -121,11 +125,11 @@ func skipScalar(b []byte, pos int, c wireClass) int {
 			return -1
 		}
 	case wireFloat64:
-		if b[pos] == 0xcb {
+		if b[pos] == mpFloat64 {
 			end = pos + 9
 		}
 	case wireFloat32:
-		if b[pos] == 0xca {
+		if b[pos] == mpFloat32 {
 			end = pos + 5
 		}
 	case wireBool:
@@ -269,14 +273,14 @@ func scalarAt(b []byte, pos int, c wireClass) (feature.Value, int) {
 }
 
 // float32At is valueAt for a model's input: a number or bool, NaN for null and for what is
-// no number.
+// no number. [Vector.Fill] has its common cases once more, without the call.
 func float32At(b []byte, pos int, w wire) float32 {
 	switch {
 	case w.list || b[pos] == mpNil:
 		return float32(math.NaN())
-	case w.class == wireFloat64:
+	case b[pos] == mpFloat64:
 		return float32(math.Float64frombits(binary.BigEndian.Uint64(b[pos+1:])))
-	case w.class == wireFloat32:
+	case b[pos] == mpFloat32:
 		return math.Float32frombits(binary.BigEndian.Uint32(b[pos+1:]))
 	}
 	v, _ := scalarAt(b, pos, w.class)

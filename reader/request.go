@@ -101,11 +101,23 @@ func (r *Reader) newPlan(sel *feature.Selection, count *serviceCount) (*plan, er
 			}
 		}
 	}
-	p.positions = make(map[string]int, len(sel.Order))
+	p.positions = make(map[string]int, 2*len(sel.Order))
 	for i := range sel.Order {
 		p.names[i] = sel.Name(i)
-		if _, taken := p.positions[p.names[i]]; !taken {
-			p.positions[p.names[i]] = i
+		p.positions[p.names[i]] = i
+	}
+	short := make(map[string]int, len(sel.Order)) // name -> position, -1 where several have it
+	for i, o := range sel.Order {
+		v := sel.Groups[o.Group].View
+		name := v.Name + ":" + v.Features[o.Feature].Name
+		if _, twice := short[name]; twice {
+			i = -1
+		}
+		short[name] = i
+	}
+	for name, i := range short {
+		if _, taken := p.positions[name]; !taken && i >= 0 {
+			p.positions[name] = i
 		}
 	}
 	return p, nil

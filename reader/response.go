@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"time"
@@ -185,7 +186,8 @@ func (v Vector) At(i int) Item {
 	return item
 }
 
-// Get returns the value of a full feature name, and whether the selection has it.
+// Get returns the value of a feature by its full name, or by "view:feature" where one
+// feature of the selection alone fits, and whether the selection has it.
 func (v Vector) Get(name string) (Item, bool) {
 	i, ok := v.response.plan.positions[name]
 	if !ok {
@@ -204,6 +206,27 @@ func (v Vector) Float64(name string) float64 {
 	return item.Value.Float()
 }
 
+// Int64 returns an integer feature; false where it is null, of another type or not part of
+// the selection. As everywhere, the default stands in for what is not there.
+func (v Vector) Int64(name string) (int64, bool) {
+	item, ok := v.Get(name)
+	return item.Value.Int(), ok && !item.Value.IsNull() && item.Value.Is(feature.Int64)
+}
+
+// Text returns a string feature; false where it is null, of another type or not part of
+// the selection. The string shares memory with the cache: it never changes.
+func (v Vector) Text(name string) (string, bool) {
+	item, ok := v.Get(name)
+	return item.Value.Str(), ok && !item.Value.IsNull() && item.Value.Is(feature.String)
+}
+
+// Bool returns a bool feature; false, false where it is null, of another type or not part
+// of the selection.
+func (v Vector) Bool(name string) (value, ok bool) {
+	item, ok := v.Get(name)
+	return item.Value.Bool(), ok && !item.Value.IsNull() && item.Value.Is(feature.Bool)
+}
+
 // Fill writes the vector in selection order as a model's input: numbers and bools, the
 // default where there is no value or a null, NaN where there is no default either and for
 // what is no number. It returns how many of the features have another status than PRESENT.
@@ -211,27 +234,47 @@ func (v Vector) Float64(name string) float64 {
 func (v Vector) Fill(dst []float32) (notPresent int) {
 	p := v.response.plan
 	dst = dst[:len(p.names)]
-	last, old := -1, false
+	var (
+		last    = -1
+		g       *group
+		e       *entry // nil: nothing was found
+		old     bool   // each value counts as not present
+		instead bool   // and the default is served
+	)
 	for i, o := range p.selection.Order {
-		g, c := &p.groups[o.Group], &v.cells[o.Group]
-		if c.entry == nil || c.entry.tombstone {
-			dst[i] = g.view.Features[o.Feature].Default.Float32()
-			notPresent++
-			continue
-		}
 		if o.Group != last {
-			last, old = o.Group, v.response.tooOld(g.schema, c.entry)
+			last, g, e, old = o.Group, &p.groups[o.Group], v.cells[o.Group].entry, false
+			if e != nil && e.tombstone {
+				e = nil
+			} else if e != nil {
+				old = v.response.tooOld(g.schema, e)
+			}
+			instead = e == nil || old && v.response.onStale == StaleDefault
 		}
-		pos := int(c.entry.offsets[o.Feature])
-		null := c.entry.features[pos] == mpNil
-		if old || null {
-			notPresent++
-		}
-		if null || old && v.response.onStale == StaleDefault {
+		if instead {
 			dst[i] = g.view.Features[o.Feature].Default.Float32()
+			notPresent++
 			continue
 		}
-		dst[i] = float32At(c.entry.features, pos, g.wires[o.Feature])
+		if old {
+			notPresent++
+		}
+		// The first byte says what lies here; that it fits the feature's type was checked when
+		// the value arrived.
+		pos := e.offsets[o.Feature]
+		switch rest := e.features[pos:]; {
+		case rest[0] == mpFloat64:
+			dst[i] = float32(math.Float64frombits(binary.BigEndian.Uint64(rest[1:])))
+		case rest[0] == mpFloat32:
+			dst[i] = math.Float32frombits(binary.BigEndian.Uint32(rest[1:]))
+		case rest[0] == mpNil:
+			dst[i] = g.view.Features[o.Feature].Default.Float32()
+			if !old {
+				notPresent++
+			}
+		default:
+			dst[i] = float32At(e.features, int(pos), g.wires[o.Feature])
+		}
 	}
 	return notPresent
 }

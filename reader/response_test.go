@@ -110,6 +110,23 @@ func TestVector(t *testing.T) { // not parallel: it counts allocations
 	if !math.IsNaN(row.Float64("stats:nothing")) || !math.IsNaN(row.Float64("stats:city")) {
 		t.Error("what is no number must be NaN")
 	}
+	if n, ok := row.Int64("stats:trips"); !ok || n != 1<<53+1 {
+		t.Errorf("trips %d, %v", n, ok)
+	}
+	if s, ok := row.Text("stats:city"); !ok || s != "x" {
+		t.Errorf("city %q, %v", s, ok)
+	}
+	for _, name := range []string{"stats:city", "stats:nothing"} {
+		if _, ok := row.Int64(name); ok {
+			t.Errorf("%s as an integer", name)
+		}
+		if _, ok := row.Bool(name); ok {
+			t.Errorf("%s as a bool", name)
+		}
+	}
+	if _, ok := row.Text("stats:trips"); ok {
+		t.Error("a number as text")
+	}
 	if it, ok := row.Get("stats:trips"); !ok || it.Value.Int() != 1<<53+1 {
 		t.Errorf("trips %v", it.Value.Int())
 	}
@@ -124,6 +141,21 @@ func TestVector(t *testing.T) { // not parallel: it counts allocations
 
 // The same view under two aliases and other request names: one lookup per entity and
 // alias, one read where both name the same entity.
+// "view:feature" finds a feature of another version where no other fits, and none where
+// two do. Seen red without the short names of newPlan.
+func TestShortNames(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	row := b.read(reader.Request{Features: []string{"stats@2:rate", "stats@2:extra", "zip:rate"}, Entities: []map[string]string{{"driver_id": "1", "area": "a", "zipcode": "1"}}}).Row(0)
+	if it, ok := row.Get("stats:extra"); !ok || it.Name != "stats@2:extra" {
+		t.Errorf("%+v, %v", it, ok)
+	}
+	both := b.read(reader.Request{Features: []string{"stats@2:rate", "stats:rate"}, Entities: drivers(1)}).Row(0)
+	if it, _ := both.Get("stats:rate"); it.Name != "stats:rate" {
+		t.Errorf("the full name lost to a short one: %+v", it)
+	}
+}
+
 func TestAliases(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
