@@ -48,6 +48,7 @@ type cli struct {
 	Jobs        jobsCmd        `cmd:"" help:"The schedule: start, run, list, history."`
 	Serve       serveCmd       `cmd:"" help:"HTTP server for online features, with health, metrics and a status page."`
 	Completion  completionCmd  `cmd:"" help:"Print a script for shell completion."`
+	Size        sizeCmd        `cmd:"" help:"Redis memory and connection pools, from a sample."`
 	Version     versionCmd     `cmd:"" help:"Print version and build data."`
 
 	Complete completeCmd `cmd:"" hidden:"" help:"Answer the scripts of hearth completion."`

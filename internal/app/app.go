@@ -53,6 +53,8 @@ type App struct {
 	clock    clock.Clock
 	progress telemetry.ProgressFunc
 	holder   string
+	// configured are the read deadlines of the file, whatever this command waits.
+	configured struct{ online, backing time.Duration }
 
 	mu      sync.Mutex
 	online  *online.Store
@@ -75,11 +77,13 @@ func Open(_ context.Context, o Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	a := &App{cfg: cfg, log: o.Log, clock: o.Clock, progress: o.Progress, holder: holderName()}
+	a.configured.online, a.configured.backing = cfg.Reader.OnlineTimeout, cfg.Reader.BackingTimeout
 	if !o.Serving {
 		cfg.Reader.OnlineTimeout = max(cfg.Reader.OnlineTimeout, patientOnline)
 		cfg.Reader.BackingTimeout = max(cfg.Reader.BackingTimeout, patientBacking)
 	}
-	return &App{cfg: cfg, log: o.Log, clock: o.Clock, progress: o.Progress, holder: holderName()}, nil
+	return a, nil
 }
 
 // holderName says in leases and in the ledger which process works.

@@ -166,6 +166,7 @@ type Reader struct {
 	OnlineTimeout  time.Duration // defaults to 20ms
 	BackingTimeout time.Duration // defaults to 100ms
 	MaxBackingRPS  int           // defaults to 500; requests a second to the backing tier
+	PeakRPS        int           // defaults to 0, unknown; sizes the connection pool to Redis
 	NegativeTTL    time.Duration // defaults to 1s: how long an absent key is remembered
 	// ServeStale is how long past its cache TTL a cached value may still be served when no
 	// tier answers. Defaults to 1m; 0 for never.

@@ -238,7 +238,7 @@ func redisTable(r *Redis) value {
 		key("tls", optional(&r.TLS, tlsTable), "TLS to the server. `tls: {}` turns it on with the system's authorities.").absent("no TLS"),
 		key("iam_auth", optional(&r.IAMAuth, iamTable), "ElastiCache authentication with AWS credentials instead of a password. It needs username and tls."),
 		key("db", integer(&r.DB, 0, 65535), "Numbered database. A cluster has only 0.").or("0"),
-		key("pool_size", integer(&r.PoolSize, 0, 100000), "Connections per node for reads; 0 is 10 per CPU.").or("0"),
+		key("pool_size", integer(&r.PoolSize, 0, 100000), "Connections per node for reads; 0 is what reader.peak_rps needs, or 10 per CPU.").or("0"),
 		key("write_timeout", duration(&r.WriteTimeout), "Bound on each socket operation of writes; reads have reader.online_timeout.").or("3s"),
 	}, atMostOne("password_env", "password_file", "iam_auth"))
 }
@@ -309,6 +309,7 @@ func readerTable(r *Reader) value {
 		key("online_timeout", positive(&r.OnlineTimeout), "Deadline of the online tier, per read.").or("20ms"),
 		key("backing_timeout", positive(&r.BackingTimeout), "Deadline of the backing tier, per read.").or("100ms"),
 		key("max_backing_rps", integer(&r.MaxBackingRPS, 1, math.MaxInt32), "Requests a second that reads may send to the backing tier; one asks for up to 100 keys.").or("500"),
+		key("peak_rps", integer(&r.PeakRPS, 0, math.MaxInt32), "Reads a second of one process at the peak: sizes the connection pool to Redis where online.redis.pool_size is not set; 0 is unknown.").or("0"),
 		key("negative_ttl", duration(&r.NegativeTTL), "How long an absent key is remembered; 0 is not at all.").or("1s"),
 		key("serve_stale", duration(&r.ServeStale), "How long past its time a cached value may be served when no tier answers; 0 is not at all.").or("1m"),
 	})

@@ -51,6 +51,8 @@ func TestDocumentsHoldWhatTheyPromise(t *testing.T) {
 		{[]string{"jobs", "history"}, prefixed("runs[].", run)},
 		{[]string{"status"}, append([]string{"views[].view", "views[].watermark", "views[].newest_event_timestamp", "views[].entities_estimate", "views[].last_run",
 			"online.reachable", "online.cold", "online.cold_shards", "backing.reachable"}, prefixed("runs[].", run)...)},
+		{[]string{"size", "--peak-rps", "2000"}, []string{"views[].view", "views[].entities", "views[].sampled", "views[].bytes_per_value", "views[].bytes", "redis.max_memory",
+			"redis.max_memory_per_master", "redis.masters", "redis.used_memory", "pool.connections", "pool.connections_at_worst", "pool.latency_seconds", "pool.latency_from", "backing.max_backing_rps", "notes"}},
 		{[]string{"version"}, []string{"version", "go", "duckdb"}},
 	} {
 		var doc any

@@ -55,6 +55,10 @@ func OpenOnline(ctx context.Context, cfg *config.Config, deps Deps) (*online.Sto
 		oc.Addrs, oc.Cluster, oc.DB = r.Addrs, r.Cluster, r.DB
 		oc.Username, oc.Password = r.Username, password
 		oc.PoolSize, oc.WriteTimeout = r.PoolSize, r.WriteTimeout
+		if oc.PoolSize == 0 && cfg.Reader.PeakRPS > 0 {
+			// Enough even while every read takes all of its time.
+			oc.PoolSize = online.PoolSize(float64(cfg.Reader.PeakRPS), cfg.Reader.OnlineTimeout)
+		}
 		if r.Password.MayChange() {
 			oc.Credentials = func(context.Context) (string, string, error) {
 				password, err := r.Password.Reveal()
