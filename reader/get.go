@@ -91,7 +91,11 @@ func (r *Reader) Get(ctx context.Context, req Request) (*Response, error) {
 	resp := &Response{
 		plan: p, entities: req.Entities, now: feature.MicrosOf(now),
 		maxAge: req.MaxAge, onStale: req.OnStale,
-		cells: make([]cell, len(req.Entities)*len(p.groups)),
+	}
+	if n := len(req.Entities) * len(p.groups); n == 1 {
+		resp.cells = resp.one[:] // the smallest read without an allocation of its own
+	} else {
+		resp.cells = make([]cell, n)
 	}
 	s := scratches.Get().(*scratch)
 	defer s.release()
@@ -259,6 +263,7 @@ func (r *Reader) fromOnline(ctx context.Context, s *scratch) (open int, outage e
 // takeOnline reads the answers of one call, each on its own.
 func (r *Reader) takeOnline(s *scratch, got []feature.GetResult, n *tierCount, now int64) (open int, outage error) {
 	open = len(s.lookups)
+	room := arena{left: open}
 	for i := range s.lookups {
 		l := &s.lookups[i]
 		switch {
@@ -275,7 +280,7 @@ func (r *Reader) takeOnline(s *scratch, got []feature.GetResult, n *tierCount, n
 			n.misses++
 			l.repair = true
 		default:
-			e, err := parse(l.schema, got[i].Payload)
+			e, err := parse(l.schema, got[i].Payload, &room)
 			if err != nil {
 				n.bad(err)
 				l.err, l.damaged, l.repair = err, true, true
@@ -332,7 +337,7 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult, 
 		}
 		return
 	}
-	e, err := parse(fl.schema, got.Payload)
+	e, err := parse(fl.schema, got.Payload, &arena{})
 	if err != nil {
 		n.bad(err)
 		fl.err = err

@@ -173,7 +173,7 @@ func TestEveryBitFlip(t *testing.T) {
 	for bit := range len(payload) * 8 {
 		p := append([]byte(nil), payload...)
 		p[bit/8] ^= 1 << (bit % 8)
-		if _, err := parse(s, p); err == nil {
+		if _, err := parse(s, p, &arena{}); err == nil {
 			t.Errorf("bit %d of byte %d flipped and nobody noticed", bit%8, bit/8)
 		}
 	}

@@ -69,6 +69,7 @@ type Response struct {
 	plan     *plan
 	entities []map[string]string
 	cells    []cell // row by row, one per group
+	one      [1]cell
 	now      feature.Micros
 	maxAge   time.Duration
 	onStale  OnStale

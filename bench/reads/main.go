@@ -1,11 +1,14 @@
 // Command reads measures how fast the reader answers: from its in-process cache and from
 // a loopback Redis, beside the same keys fetched by one bare pipeline of GETs and decoded.
 //
-//	go run ./bench/reads [-entities 100] [-features 50] [-reads 2000] [-rounds 5] [-addr host:port]
+//	go run ./bench/reads [-entities 100] [-features 50] [-reads 2000] [-rounds 5] [-masters 3] [-addr host:port]
 //
-// Without -addr it starts a redis-server of its own on loopback and stops it again. The
-// rounds of all rows are interleaved, so that a busy machine hurts all of them alike.
-// Every read ends with the model's input filled: a []float32 per entity.
+// It starts a redis-server and a cluster of its own on loopback and stops them again; with
+// -addr it uses that server and no cluster. The rounds of all rows are interleaved, so that
+// a busy machine hurts all of them alike; the ratio is that of the median to the bare
+// pipeline's of the same size and server. The bare pipeline only fetches: "decoded" decodes
+// the values as well. Every read of the reader ends with the model's input filled: a
+// []float32 per entity.
 package main
 
 import (
@@ -33,8 +36,8 @@ import (
 )
 
 type options struct {
-	entities, features, reads, rounds int
-	addr                              string
+	entities, features, reads, rounds, masters int
+	addr                                       string
 }
 
 func main() {
@@ -43,6 +46,7 @@ func main() {
 	flag.IntVar(&o.features, "features", 50, "float64 features per entity")
 	flag.IntVar(&o.reads, "reads", 2000, "reads per row and round")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds")
+	flag.IntVar(&o.masters, "masters", 3, "masters of the cluster; 0: no cluster")
 	flag.StringVar(&o.addr, "addr", "", "use this server; keys of the project bench_reads are written")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -54,24 +58,46 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	if o.addr == "" {
-		stop, addr, serr := startRedis(ctx)
+	var servers []*server
+	defer func() {
+		for _, s := range servers {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if o.addr != "" {
+		s, serr := newServer(ctx, o, "redis", []string{o.addr}, false)
 		if serr != nil {
 			return serr
 		}
-		defer stop()
-		o.addr = addr
+		return measure(ctx, o, []*server{s}, out)
 	}
-	b, err := newBench(ctx, o)
+	stop, addr, err := startRedis(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	return b.measure(ctx, out)
+	defer stop()
+	s, err := newServer(ctx, o, "redis", []string{addr}, false)
+	if err != nil {
+		return err
+	}
+	servers = append(servers, s)
+	if o.masters > 0 {
+		stop, addrs, err := startCluster(ctx, o.masters)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		s, err := newServer(ctx, o, fmt.Sprintf("cluster of %d", o.masters), addrs, true)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, s)
+	}
+	return measure(ctx, o, servers, out)
 }
 
 // startRedis runs a redis-server without persistence on a free loopback port.
-func startRedis(ctx context.Context) (stop func(), addr string, err error) {
+func startRedis(ctx context.Context, more ...string) (stop func(), addr string, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, "", err
@@ -81,7 +107,7 @@ func startRedis(ctx context.Context) (stop func(), addr string, err error) {
 	if err := l.Close(); err != nil {
 		return nil, "", err
 	}
-	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+	cmd := exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no"}, more...)...)
 	if err := cmd.Start(); err != nil {
 		return nil, "", fmt.Errorf("start redis-server: %w; install it or give -addr", err)
 	}
@@ -100,11 +126,12 @@ func startRedis(ctx context.Context) (stop func(), addr string, err error) {
 	return nil, "", errors.New("redis-server did not start")
 }
 
-type bench struct {
+// server is one kind of Redis with the readers and the bare client over it.
+type server struct {
+	name          string
 	o             options
-	project       *feature.Project
 	store         *online.Store
-	bare          *redis.Client
+	bare          redis.UniversalClient
 	cached, plain *reader.Reader // with and without the in-process cache
 	keys          []string
 	entities      []map[string]string
@@ -113,19 +140,23 @@ type bench struct {
 	fields        []feature.Field
 }
 
-func newBench(ctx context.Context, o options) (*bench, error) {
+func newServer(ctx context.Context, o options, name string, addrs []string, cluster bool) (*server, error) {
 	v := feature.View{Name: "v", Version: 1, JoinKeys: []feature.JoinKey{{Name: "id", Type: feature.Int64}}}
 	for i := range o.features {
 		v.Features = append(v.Features, feature.Feature{Field: feature.Field{Name: "f" + strconv.Itoa(i), Type: feature.Float64}})
 	}
 	ref := feature.FeatureRef{View: v.ID(), Feature: "*"}
-	b := &bench{o: o, dst: make([]float32, o.features), fields: v.Fields(),
-		project: &feature.Project{Name: "bench_reads", Views: []feature.View{v}, Services: []feature.Service{{Name: "all", Features: []feature.FeatureRef{ref}}}}}
+	project := &feature.Project{Name: "bench_reads", Views: []feature.View{v}, Services: []feature.Service{{Name: "all", Features: []feature.FeatureRef{ref}}}}
+	b := &server{name: name, o: o, dst: make([]float32, o.features), fields: v.Fields()}
 	var err error
-	if b.store, err = online.Open(ctx, online.Config{Project: b.project.Name, Addrs: []string{o.addr}, ReadDeadline: 3 * time.Second}); err != nil {
+	if b.store, err = online.Open(ctx, online.Config{Project: project.Name, Addrs: addrs, Cluster: cluster, ReadDeadline: 3 * time.Second}); err != nil {
 		return nil, err
 	}
-	b.bare = redis.NewClient(&redis.Options{Addr: o.addr})
+	if cluster {
+		b.bare = redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
+	} else {
+		b.bare = redis.NewClient(&redis.Options{Addr: addrs[0]})
+	}
 	var recs []feature.Record
 	for id := range o.entities {
 		values := make([]feature.Value, o.features)
@@ -138,12 +169,12 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		}
 		h := feature.Header{Fingerprint: v.Fingerprint(), Version: feature.Version{Event: feature.MicrosOf(clock.System.Now()), Created: feature.NoTime, Run: 1}}
 		key := feature.Key("id=" + strconv.Itoa(id))
-		rec, err := feature.NewRecord(&b.project.Views[0], key, feature.AppendPayload(nil, h, body))
+		rec, err := feature.NewRecord(&project.Views[0], key, feature.AppendPayload(nil, h, body))
 		if err != nil {
 			return nil, err
 		}
 		recs = append(recs, rec)
-		b.keys = append(b.keys, b.project.Name+":"+v.ID().String()+":{"+string(key)+"}")
+		b.keys = append(b.keys, b.store.RedisKey(rec.Ref))
 		b.entities = append(b.entities, map[string]string{"id": strconv.Itoa(id)})
 	}
 	got, err := b.store.Put(ctx, recs)
@@ -155,7 +186,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 			return nil, g.Err
 		}
 	}
-	cfg := reader.Config{Project: b.project, Online: b.store, OnlineTimeout: 3 * time.Second}
+	cfg := reader.Config{Project: project, Online: b.store, OnlineTimeout: 3 * time.Second}
 	cfg.Cache.TTL = time.Hour
 	if b.cached, err = reader.New(cfg); err != nil {
 		return nil, err
@@ -165,12 +196,12 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	return b, err
 }
 
-func (b *bench) close() error {
+func (b *server) close() error {
 	return errors.Join(b.cached.Close(), b.plain.Close(), b.store.Close(), b.bare.Close())
 }
 
 // read is one read through a reader.
-func (b *bench) read(ctx context.Context, r *reader.Reader, n int, skip bool, tier feature.Tier) error {
+func (b *server) read(ctx context.Context, r *reader.Reader, n int, skip bool, tier feature.Tier) error {
 	resp, err := r.Get(ctx, reader.Request{Service: "all", Entities: b.entities[:n], SkipCache: skip})
 	if err != nil {
 		return err
@@ -186,8 +217,9 @@ func (b *bench) read(ctx context.Context, r *reader.Reader, n int, skip bool, ti
 	return nil
 }
 
-// bareRead is the same without any of the reader's promises.
-func (b *bench) bareRead(ctx context.Context, n int) error {
+// bareRead fetches the same keys without any of the reader's promises, and decodes them if
+// asked to.
+func (b *server) bareRead(ctx context.Context, n int, decode bool) error {
 	pipe := b.bare.Pipeline()
 	cmds := make([]*redis.StringCmd, n)
 	for i := range n {
@@ -200,6 +232,9 @@ func (b *bench) bareRead(ctx context.Context, n int) error {
 		payload, err := c.Bytes()
 		if err != nil {
 			return err
+		}
+		if !decode {
+			continue
 		}
 		_, body, err := feature.ParsePayload(payload)
 		if err != nil {
@@ -218,61 +253,90 @@ func (b *bench) bareRead(ctx context.Context, n int) error {
 type row struct {
 	name  string
 	one   func(context.Context) error
+	bare  *row // what the median is compared with
+	n     int  // entities
 	times []time.Duration
 	alloc uint64
 }
 
-func (b *bench) measure(ctx context.Context, out io.Writer) error {
+func rowsOf(o options, servers []*server) []*row {
 	var rows []*row
-	for _, n := range []int{1, b.o.entities} {
-		size := fmt.Sprintf("%d x %d", n, b.o.features)
-		rows = append(rows,
-			&row{name: size + " in-process cache", one: func(ctx context.Context) error { return b.read(ctx, b.cached, n, false, feature.TierCache) }},
-			&row{name: size + " redis, no cache", one: func(ctx context.Context) error { return b.read(ctx, b.plain, n, false, feature.TierOnline) }},
-			&row{name: size + " redis, cache filled", one: func(ctx context.Context) error { return b.read(ctx, b.cached, n, true, feature.TierOnline) }},
-			&row{name: size + " bare pipeline of GETs", one: func(ctx context.Context) error { return b.bareRead(ctx, n) }},
-		)
-	}
-	if _, err := b.cached.Get(ctx, reader.Request{Service: "all", Entities: b.entities}); err != nil {
-		return err
-	}
-	for range b.o.rounds {
-		for _, r := range rows {
-			for range 50 { // warm-up
-				if err := r.one(ctx); err != nil {
-					return fmt.Errorf("%s: %w", r.name, err)
-				}
+	for _, n := range []int{1, o.entities} {
+		size := fmt.Sprintf("%d x %d ", n, o.features)
+		for i, b := range servers {
+			if i == 0 {
+				rows = append(rows, &row{name: size + "in-process cache", n: n, one: func(ctx context.Context) error { return b.read(ctx, b.cached, n, false, feature.TierCache) }})
 			}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for range b.o.reads {
-				begin := clock.System.Now()
-				if err := r.one(ctx); err != nil {
-					return fmt.Errorf("%s: %w", r.name, err)
-				}
-				r.times = append(r.times, clock.System.Now().Sub(begin))
-			}
-			runtime.ReadMemStats(&after)
-			r.alloc += after.Mallocs - before.Mallocs
+			bare := &row{name: size + b.name + ": bare pipeline of GETs", n: n, one: func(ctx context.Context) error { return b.bareRead(ctx, n, false) }}
+			bare.bare = bare
+			rows = append(rows, bare,
+				&row{name: size + b.name + ": bare pipeline, decoded", n: n, bare: bare, one: func(ctx context.Context) error { return b.bareRead(ctx, n, true) }},
+				&row{name: size + b.name + ": reader without cache", n: n, bare: bare, one: func(ctx context.Context) error { return b.read(ctx, b.plain, n, false, feature.TierOnline) }},
+				&row{name: size + b.name + ": reader fills its cache", n: n, bare: bare, one: func(ctx context.Context) error { return b.read(ctx, b.cached, n, true, feature.TierOnline) }})
 		}
 	}
-	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	if _, err := fmt.Fprintln(tw, "read\tp50 µs\tp99 µs\treads/s\tallocs\t"); err != nil {
+	return rows
+}
+
+func measure(ctx context.Context, o options, servers []*server, out io.Writer) error {
+	rows := rowsOf(o, servers)
+	for _, b := range servers {
+		if _, err := b.cached.Get(ctx, reader.Request{Service: "all", Entities: b.entities}); err != nil {
+			return err
+		}
+	}
+	for range o.rounds {
+		for _, r := range rows {
+			if err := r.round(ctx, o.reads); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
+		}
+	}
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if _, err := fmt.Fprintln(tw, "read\tp50 µs\tp99 µs\tx bare\tentities/s\tallocs/read"); err != nil {
 		return err
 	}
 	for _, r := range rows {
-		slices.Sort(r.times)
 		var sum time.Duration
 		for _, t := range r.times {
 			sum += t
 		}
-		n := len(r.times)
-		if _, err := fmt.Fprintf(tw, "%s\t%.1f\t%.1f\t%.0f\t%d\t\n", r.name, micros(r.times[n/2]), micros(r.times[n*99/100]),
-			float64(n)/sum.Seconds(), r.alloc/uint64(n)); err != nil {
+		ratio := "-"
+		if r.bare != nil {
+			ratio = fmt.Sprintf("%.2f", micros(r.quantile(50))/micros(r.bare.quantile(50)))
+		}
+		reads := len(r.times)
+		if _, err := fmt.Fprintf(tw, "%s\t%.1f\t%.1f\t%s\t%.0f\t%d\n", r.name, micros(r.quantile(50)), micros(r.quantile(99)), ratio,
+			float64(reads*r.n)/sum.Seconds(), r.alloc/uint64(reads)); err != nil {
 			return err
 		}
 	}
 	return tw.Flush()
+}
+
+func (r *row) round(ctx context.Context, reads int) error {
+	for range 50 { // warm-up
+		if err := r.one(ctx); err != nil {
+			return err
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range reads {
+		begin := clock.System.Now()
+		if err := r.one(ctx); err != nil {
+			return err
+		}
+		r.times = append(r.times, clock.System.Now().Sub(begin))
+	}
+	runtime.ReadMemStats(&after)
+	r.alloc += after.Mallocs - before.Mallocs
+	return nil
+}
+
+func (r *row) quantile(percent int) time.Duration {
+	slices.Sort(r.times)
+	return r.times[len(r.times)*percent/100]
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
