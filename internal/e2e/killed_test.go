@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/hearthstore/hearth/internal/faults"
+	"github.com/hearthstore/hearth/internal/testservers"
+)
+
+// How much is killed, and how often in a row before a run is let through.
+const (
+	kills     = 50
+	killsEach = 8
+	// A loaded machine takes long over everything; a kill does not wait that long.
+	killWithin = 1500 * time.Millisecond
+)
+
+// TestKilledAtRandom kills materialize -9 at random moments, more than 50 times, over
+// redis-server and DynamoDB Local, each time with new files in the source. After every few
+// kills the same command is let through, and both stores hold exactly what they would hold
+// without any kill: values, event and created times (I6); another run writes nothing (I7).
+// Red when a file counts as taken before its rows are acknowledged: taken saved in claim.
+func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(faults.Seed(t), 1))
+	server := testservers.Redis(t, testservers.RedisOptions{})
+	table := testservers.DynamoDBLocal(t, testservers.DynamoDBOptions{})
+	a := newAccounts(t, rng, 1500, fmt.Sprintf("{redis: {addrs: [%q]}}", server.Addr()),
+		fmt.Sprintf("{dynamodb: {table: accounts, region: us-east-1, endpoint: %q}}", table.Endpoint()))
+	cache := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer func() { _ = cache.Close() }()
+	db := rawTable(table.Endpoint())
+	a.r.must(0, nil, "apply")
+	a.write(700)
+	began := time.Now()
+	a.r.must(0, nil, "materialize")
+	whole := time.Since(began)
+
+	killed, ended := 0, 0
+	for killed < kills {
+		for range killsEach {
+			a.write(150)
+			if rng.IntN(6) == 0 { // Redis is lost now and then, too
+				if err := cache.FlushAll(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args := []string{"materialize"}
+			if rng.IntN(5) == 0 {
+				args = append(args, "--full")
+			}
+			freeLeases(t, db, "accounts-state")
+			if a.r.kill(time.Duration(rng.Int64N(int64(min(whole*11/10, killWithin)))), args...) {
+				killed++
+			} else if ended++; ended > 2*kills {
+				t.Fatalf("%d runs ended before they were killed, %d were", ended, killed)
+			}
+		}
+		freeLeases(t, db, "accounts-state")
+		began = time.Now()
+		a.r.must(0, nil, "materialize")
+		whole = time.Since(began)
+		held := map[string][]byte{}
+		for _, item := range scanTable(t, db, "accounts") {
+			held[item["e"].(*types.AttributeValueMemberS).Value] = item["p"].(*types.AttributeValueMemberB).Value
+		}
+		a.check("DynamoDB", held, true)
+		// What was flushed under a killed run is not for materialize to bring back.
+		a.r.must(0, nil, "rewarm", "--if-cold")
+		a.check("Redis", cached(t, cache, "accounts:account@1:{"), false)
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d runs were killed, %d had ended before", killed, ended)
+	var m materializeDoc
+	a.r.must(0, &m, "materialize")
+	if m.Status != "nothing" {
+		t.Errorf("I7: a second run is %s", m.Status)
+	}
+	a.r.must(0, &m, "materialize", "--full")
+	if v := m.Views[0]; v.Backing.Written+v.Online.Written != 0 {
+		t.Errorf("I7: a full run over unchanged files wrote %+v %+v", v.Backing, v.Online)
+	}
+}
+
+// kill starts a command and kills it after a while; false means that it ended before.
+func (r *repo) kill(after time.Duration, args ...string) bool {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), commandTimeout)
+	defer cancel()
+	c := r.command(ctx, args...)
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	if err := c.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- c.Wait() }()
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		_ = c.Process.Kill() // it may just have ended
+	case err := <-exited:
+		r.ended(err, args, errs.String())
+		return false
+	}
+	err := <-exited
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && !exit.Exited() {
+		return true
+	}
+	r.ended(err, args, errs.String())
+	return false
+}
+
+// ended checks how a run that was not killed ended.
+func (r *repo) ended(err error, args []string, stderr string) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Errorf("hearth %s: %v\n%s", strings.Join(args, " "), err, stderr)
+	}
+}
+
+// freeLeases does to the leases of killed processes what half a minute would do. Their run
+// numbers, which the versions hold, are not touched.
+func freeLeases(t *testing.T, db *dynamodb.Client, state string) {
+	t.Helper()
+	for _, item := range scanTable(t, db, state) {
+		if k, ok := item["k"].(*types.AttributeValueMemberS); !ok || k.Value != "lease" {
+			continue
+		}
+		_, err := db.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &state, Key: map[string]types.AttributeValue{"k": item["k"], "n": item["n"]}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// cached returns the payloads of the keys with a prefix, by what follows it.
+func cached(t *testing.T, c *redis.Client, prefix string) map[string][]byte {
+	t.Helper()
+	keys, err := c.Keys(t.Context(), prefix+"*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[string][]byte{}
+	// A rewarm's canaries are no values of the source.
+	keys = slices.DeleteFunc(keys, func(k string) bool { return strings.Contains(k, "{hearth_canary=") })
+	for start := 0; start < len(keys); start += 1000 {
+		part := keys[start:min(start+1000, len(keys))]
+		values, err := c.MGet(t.Context(), part...).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range values {
+			if text, ok := v.(string); ok {
+				held[strings.TrimSuffix(strings.TrimPrefix(part[i], prefix), "}")] = []byte(text)
+			}
+		}
+	}
+	return held
+}
