@@ -161,16 +161,17 @@ func cached(t *testing.T, c *redis.Client, prefix string) map[string][]byte {
 	held := map[string][]byte{}
 	// A rewarm's canaries are no values of the source.
 	keys = slices.DeleteFunc(keys, func(k string) bool { return strings.Contains(k, "{hearth_canary=") })
-	for start := 0; start < len(keys); start += 1000 {
-		part := keys[start:min(start+1000, len(keys))]
-		values, err := c.MGet(t.Context(), part...).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, v := range values {
-			if text, ok := v.(string); ok {
-				held[strings.TrimSuffix(strings.TrimPrefix(part[i], prefix), "}")] = []byte(text)
-			}
+	pipe := c.Pipeline()
+	for _, k := range keys {
+		pipe.Get(t.Context(), k)
+	}
+	cmds, err := pipe.Exec(t.Context())
+	if err != nil && !errors.Is(err, redis.Nil) { // one may just have expired
+		t.Fatal(err)
+	}
+	for i, cmd := range cmds {
+		if text, err := cmd.(*redis.StringCmd).Bytes(); err == nil {
+			held[strings.TrimSuffix(strings.TrimPrefix(keys[i], prefix), "}")] = text
 		}
 	}
 	return held
