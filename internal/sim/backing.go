@@ -15,6 +15,8 @@ type Backing struct {
 	Inject Injector
 	// Observe, if set, sees every change while the tier is locked. A deletion has no payload.
 	Observe func(ref feature.Ref, payload []byte)
+	// Force makes the tier store whatever it is given, for tests that break the rule on purpose.
+	Force bool
 
 	mu    sync.Mutex
 	items map[feature.Ref]backed
@@ -70,7 +72,7 @@ func (b *Backing) put(rec *feature.Record) feature.PutResult {
 	}
 	hash := feature.ContentHash(rec.Payload)
 	old, ok := b.items[rec.Ref]
-	if ok && old.version.Compare(rec.Version.Floor()) >= 0 && (old.version.Compare(rec.Version) >= 0 || old.hash == hash) {
+	if ok && !b.Force && old.version.Compare(rec.Version.Floor()) >= 0 && (old.version.Compare(rec.Version) >= 0 || old.hash == hash) {
 		if old.version == rec.Version || old.version.SameTimes(rec.Version) && old.hash == hash {
 			return feature.PutResult{Outcome: feature.Unchanged, Stored: old.version}
 		}

@@ -15,11 +15,30 @@ type checker struct {
 	mu      sync.Mutex
 	backing map[feature.Ref]string
 	online  map[feature.Ref]string
-	err     error // the first violation
+	erased  map[feature.Ref]feature.Micros // until which moment the facts were erased
+	err     error                          // the first violation
+}
+
+// forgot notes that an erasure was reported as done: nothing about the time before it may
+// come back, anywhere.
+func (c *checker) forgot(ref feature.Ref, at feature.Micros) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.erased[ref] = max(at, c.erased[ref])
+	for tier, held := range map[string]map[feature.Ref]string{"backing": c.backing, "online": c.online} {
+		c.notErased(tier, ref, held[ref])
+	}
+}
+
+func (c *checker) notErased(tier string, ref feature.Ref, payload string) {
+	until, ok := c.erased[ref]
+	if ok && payload != "" && payload[0] != feature.FormatTombstone && versionOf(payload).Event <= until {
+		c.violated("erasure", "%s in the %s tier is %s again, erased was everything until %s", ref, tier, versionOf(payload), until)
+	}
 }
 
 func newChecker(v *feature.View) *checker {
-	return &checker{view: v, backing: map[feature.Ref]string{}, online: map[feature.Ref]string{}}
+	return &checker{view: v, backing: map[feature.Ref]string{}, online: map[feature.Ref]string{}, erased: map[feature.Ref]feature.Micros{}}
 }
 
 func (c *checker) violated(rule, format string, args ...any) {
@@ -53,6 +72,7 @@ func (c *checker) sawBacking(ref feature.Ref, payload []byte) {
 		c.violated("I4", "%s in the backing tier went from %s to %s", ref, versionOf(was), versionOf(now))
 	}
 	c.backing[ref] = now
+	c.notErased("backing", ref, now)
 }
 
 // sawOnline is I4, I5 and I12 for the online tier.
@@ -72,6 +92,7 @@ func (c *checker) sawOnline(ref feature.Ref, payload []byte, expiry feature.Micr
 		c.violated("I4", "%s in the online tier went from %s to %s", ref, versionOf(was), v)
 	}
 	c.online[ref] = now
+	c.notErased("online", ref, now)
 	stored, ok := c.backing[ref]
 	switch {
 	case !ok && now[0] == feature.FormatTombstone:

@@ -85,6 +85,7 @@ type universe struct {
 	rng     *rand.Rand
 	view    *feature.View
 	project *feature.Project
+	broken  mutant
 	clock   *sim.Clock
 	source  *sim.Source
 	backing *sim.Backing
@@ -102,7 +103,13 @@ type universe struct {
 }
 
 func simulate(seed uint64, t *testing.T, trace func(string, ...any)) error {
+	return simulateBroken(mutant{}, seed, t, trace)
+}
+
+func simulateBroken(m mutant, seed uint64, t *testing.T, trace func(string, ...any)) error {
 	u := newUniverse(seed, t, trace)
+	u.broken = m
+	u.online.Compare, u.backing.Force = m.compare, m.force
 	for range 1 + u.rng.IntN(2) {
 		u.writeFiles()
 		s := u.scheduler()
@@ -231,7 +238,7 @@ func (u *universe) materializer(a *actor) *materializer.Materializer {
 	cfg := materializer.Config{Source: u.source, Backing: u.backing, Online: u.online, State: u.state, Clock: u.clock,
 		BatchSize: 2, BackingWorkers: 1, OnlineWorkers: 1, Attempts: 2, MaxFailedBatches: 1}
 	if a != nil {
-		cfg.Source, cfg.Backing, cfg.Online = gatedSource{u.source, a}, gatedBacking{u.backing, a}, gatedOnline{u.online, a}
+		cfg.Source, cfg.Backing, cfg.Online = gatedSource{u.source, a}, u.gatedBacking(a), u.gatedOnline(a)
 		cfg.State, cfg.Clock = gatedState{u.state, a}, actorClock{u.clock, a}
 	}
 	m, err := materializer.New(cfg)
@@ -249,7 +256,15 @@ func (u *universe) request(run uint64) materializer.Request {
 func (u *universe) launch(s *scheduler, id int) {
 	u.run++
 	run := u.run
-	switch n := u.rng.IntN(10); {
+	switch n := u.rng.IntN(11); {
+	case n == 10:
+		ref := feature.Ref{View: u.view.ID(), Key: keyOf(u.rng.IntN(keys))}
+		s.start(id, fmt.Sprintf("forget %d", run), func(a *actor) {
+			at := feature.MicrosOf(u.clock.Now())
+			if _, err := u.materializer(a).Forget(u.t.Context(), materializer.ForgetRequest{Run: run, Refs: []feature.Ref{ref}}); err == nil {
+				u.check.forgot(ref, at)
+			}
+		})
 	case n < 4:
 		req := u.request(run)
 		req.Full = u.rng.IntN(4) == 0
@@ -292,7 +307,7 @@ func (u *universe) pushed(rows []feature.Row, r *materializer.PushReport) {
 }
 
 func (u *universe) rewarmer(a *actor) *rewarm.Rewarmer {
-	r, err := rewarm.New(rewarm.Config{Backing: gatedBacking{u.backing, a}, Online: gatedOnline{u.online, a}, State: documents{a, u.docs},
+	r, err := rewarm.New(rewarm.Config{Backing: u.rewarmBacking(a), Online: u.rewarmOnline(a), State: documents{a, u.docs},
 		Views: []*feature.View{u.view}, Workers: 1, PutsInFlight: 1, BatchSize: 2, Attempts: 2, Canaries: 1, Clock: actorClock{u.clock, a}})
 	if err != nil {
 		u.t.Fatal(err)
@@ -302,7 +317,7 @@ func (u *universe) rewarmer(a *actor) *rewarm.Rewarmer {
 
 // read asks the real reader, whose repair writes up what only the backing tier had.
 func (u *universe) read(a *actor, key int) {
-	r, err := reader.New(reader.Config{Project: u.project, Online: gatedOnline{u.online, a}, Backing: gatedBacking{u.backing, a}, Clock: actorClock{u.clock, a},
+	r, err := reader.New(reader.Config{Project: u.project, Online: u.repairOnline(a), Backing: gatedBacking{u.backing, a}, Clock: actorClock{u.clock, a},
 		Cache: reader.CacheConfig{MaxEntries: -1, NegativeEntries: -1}, OnlineTimeout: time.Hour, BackingTimeout: time.Hour, Repair: reader.RepairConfig{Timeout: time.Hour, Queue: 4}})
 	if err != nil {
 		u.t.Error(err)
