@@ -92,8 +92,9 @@ func TestCountsByService(t *testing.T) {
 	b.call(post, "/get-online-features", `{"entities": {"driver_id": [2]}, "feature_service": "made up"}`)
 	w := b.call(get, "/metrics", "")
 	for _, line := range []string{
-		`hearth_service_values_total{service="v1",status="OUTSIDE_MAX_AGE"} 5`, `hearth_service_values_total{service="v1",status="NOT_FOUND"} 10`,
-		`hearth_service_values_total{service="",status="NOT_FOUND"} 1`, `hearth_service_defaults_total{service="v1"} 10`, `hearth_service_stale_total{service="v1"} 0`,
+		`hearth_service_lookups_total{service="v1"} 3`, `hearth_service_outside_max_age_total{service="v1"} 1`, `hearth_service_defaults_total{service="v1"} 2`,
+		`hearth_service_lookups_total{service=""} 1`, `hearth_service_stale_total{service="v1"} 0`, `hearth_service_fallback_total{service="v1"} 0`,
+		`hearth_service_unknown_total{service="v1"} 0`, `hearth_repair_queue 0`, `hearth_cache_entries{kind="value"} 1`, `hearth_cache_entries{kind="absence"} 1`,
 	} {
 		b.wantSays(w, http.StatusOK, line)
 	}

@@ -44,16 +44,15 @@ func (s *Server) getOnlineFeatures(w *reply, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, t := takeBuffer(), newTally()
+	p := takeBuffer()
 	e := &jsonEncoder{b: *p}
-	encodeOnline(e, &req, names, resp, t)
-	s.metrics.served(req.FeatureService, t)
+	encodeOnline(e, &req, names, resp)
 	err = w.send(http.StatusOK, typeJSON, e.b)
 	giveBuffer(p, e.b)
 	return err
 }
 
-func encodeOnline(e *jsonEncoder, req *onlineRequest, names []string, resp *reader.Response, t *tally) {
+func encodeOnline(e *jsonEncoder, req *onlineRequest, names []string, resp *reader.Response) {
 	wanted := joinKeys(resp.Selection())
 	echo := slices.DeleteFunc(slices.Clone(req.Entities), func(c column) bool {
 		return !wanted[c.name] // Feast ignores what no view asks for
@@ -89,7 +88,6 @@ func encodeOnline(e *jsonEncoder, req *onlineRequest, names []string, resp *read
 		e.array(n)
 		for i := range n {
 			it := resp.Row(i).At(j)
-			t.add(&it)
 			encodeFeast(e, it.Value)
 			statuses[i] = string(feastStatus(it.Status))
 			if !known {

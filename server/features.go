@@ -48,10 +48,7 @@ func (s *Server) features(w *reply, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t := newTally()
 	if req.Layout == layoutRows {
-		t.count(resp)
-		s.metrics.served(read.Service, t)
 		return writeJSON(w, http.StatusOK, resp.Document())
 	}
 	p := takeBuffer()
@@ -60,8 +57,7 @@ func (s *Server) features(w *reply, r *http.Request) error {
 	if packed {
 		e, contentType = &msgpackEncoder{b: *p}, typeMsgpack
 	}
-	encodeColumns(e, resp, t)
-	s.metrics.served(read.Service, t)
+	encodeColumns(e, resp)
 	w.Header().Set("Vary", "Accept")
 	err = w.send(http.StatusOK, contentType, e.bytes())
 	giveBuffer(p, e.bytes())
@@ -134,7 +130,7 @@ func (s *Server) naming(req reader.Request, err error) error {
 // statusNames are the codes of the columns layout. The first five are Feast's.
 var statusNames = []string{"INVALID", string(feature.Present), string(feature.NullValue), string(feature.NotFound), string(feature.OutsideMaxAge), string(feature.Unknown)}
 
-func statusCode(st feature.Status) int {
+func statusCode(st feature.Status) uint8 {
 	switch st {
 	case feature.Present:
 		return 1
@@ -152,7 +148,7 @@ func statusCode(st feature.Status) int {
 
 // encodeColumns writes an answer by columns: values and status codes per feature, and what
 // all features of a view share (tier, event time, age) once per view.
-func encodeColumns(e encoder, resp *reader.Response, t *tally) {
+func encodeColumns(e encoder, resp *reader.Response) {
 	sel, rows := resp.Selection(), resp.Len()
 	e.object(8)
 	e.key("as_of")
@@ -172,7 +168,7 @@ func encodeColumns(e encoder, resp *reader.Response, t *tally) {
 		e.array(rows)
 		for i := range rows {
 			it := resp.Row(i).At(j)
-			codes[j*rows+i] = uint8(t.add(&it))
+			codes[j*rows+i] = statusCode(it.Status)
 			encodeValue(e, it.Value)
 		}
 		e.end()

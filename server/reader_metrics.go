@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,19 +40,34 @@ func TierObserver(reg prometheus.Registerer) (func(tier feature.Tier, keys int, 
 type readerCollector struct{ stats func() reader.Stats }
 
 type metric struct {
-	desc   *prometheus.Desc
+	described
 	kind   prometheus.ValueType
-	values func(reader.Stats) map[string]uint64
+	values func(reader.Stats) map[string]uint64 // by the label, or one without; nil: breakers
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
+// described is a metric with one label or none.
+type described struct {
+	desc  *prometheus.Desc
+	label string
+}
+
+func desc(name, help string, labels ...string) described {
+	return described{prometheus.NewDesc(name, help, labels, nil), strings.Join(labels, ",")}
 }
 
 func readerMetrics() []metric {
 	tiers := func(of func(reader.TierStats) uint64) func(reader.Stats) map[string]uint64 {
 		return func(s reader.Stats) map[string]uint64 {
 			return map[string]uint64{"online": of(s.Online), "backing": of(s.Backing)}
+		}
+	}
+	services := func(of func(reader.ServiceStats) uint64) func(reader.Stats) map[string]uint64 {
+		return func(s reader.Stats) map[string]uint64 {
+			counts := make(map[string]uint64, len(s.Services))
+			for name, service := range s.Services {
+				counts[name] = of(service)
+			}
+			return counts
 		}
 	}
 	c := prometheus.CounterValue
@@ -78,6 +94,19 @@ func readerMetrics() []metric {
 			r := s.Repairs
 			return map[string]uint64{"written": r.Written, "newer": r.Newer, "expired": r.Expired, "dropped": r.Dropped, "failed": r.Failed}
 		}},
+		{desc("hearth_cache_entries", "Keys in the in-process cache now.", "kind"), prometheus.GaugeValue, func(s reader.Stats) map[string]uint64 {
+			return map[string]uint64{"value": uint64(s.CacheEntries), "absence": uint64(s.AbsentEntries)}
+		}},
+		{desc("hearth_repair_queue", "Values that wait to be written up to the online tier."), prometheus.GaugeValue, func(s reader.Stats) map[string]uint64 {
+			return map[string]uint64{"": uint64(s.Repairs.Waiting)}
+		}},
+		{desc("hearth_node_breaker_open", "1 while the breaker of a server of the online tier is open, 0.5 while it probes.", "node"), prometheus.GaugeValue, nil},
+		{desc("hearth_service_lookups_total", "Lookups (an entity in a view) by feature service; empty: lists of features.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.Lookups })},
+		{desc("hearth_service_fallback_total", "Lookups of a feature service answered by the backing tier.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.Fallback })},
+		{desc("hearth_service_defaults_total", "Lookups of a feature service answered by defaults: not found, or no tier could say.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.Default })},
+		{desc("hearth_service_unknown_total", "Of the defaults of a feature service: no tier could say.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.Unknown })},
+		{desc("hearth_service_outside_max_age_total", "Lookups of a feature service that found a value older than allowed.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.OutsideMaxAge })},
+		{desc("hearth_service_stale_total", "Lookups of a feature service answered with the last known value because no tier answered.", "service"), c, services(func(s reader.ServiceStats) uint64 { return s.Stale })},
 		{desc("hearth_breaker_open", "1 while the breaker of a tier is open, 0.5 while it probes.", "tier"), prometheus.GaugeValue, nil},
 	}
 }
@@ -93,17 +122,22 @@ func (c readerCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c readerCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.stats()
 	for _, m := range readerMetrics() {
-		if m.values == nil {
+		switch {
+		case m.values != nil:
+			for label, n := range m.values(s) {
+				if m.label == "" {
+					ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n))
+				} else {
+					ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n), label)
+				}
+			}
+		case m.label == "node":
+			for _, node := range s.Online.Nodes {
+				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, breakerLevel(node.Breaker), node.Addr)
+			}
+		default:
 			for tier, state := range map[string]string{"online": s.Online.Breaker, "backing": s.Backing.Breaker} {
 				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, breakerLevel(state), tier)
-			}
-			continue
-		}
-		for label, n := range m.values(s) {
-			if label == "" {
-				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n))
-			} else {
-				ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(n), label)
 			}
 		}
 	}

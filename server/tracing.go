@@ -55,7 +55,8 @@ func (t tracing) read(ctx context.Context, service string, entities, features in
 		attribute.Int("hearth.entities", entities), attribute.Int("hearth.features", features))
 }
 
-// TraceOnline makes a span per read of the online tier.
+// TraceOnline makes a span per read of the online tier. What else the tier can do
+// (reader.Isolating) it still can.
 func TraceOnline(tier reader.Online, p trace.TracerProvider) reader.Online {
 	return tracedOnline{tier, p.Tracer(tracerName)}
 }
@@ -70,10 +71,22 @@ func (t tracedOnline) Get(ctx context.Context, refs []feature.Ref) ([]feature.Ge
 	return traced(ctx, t.tracer, feature.TierOnline, refs, t.Online.Get)
 }
 
+// Nodes lists the servers, if the tier isolates them.
+func (t tracedOnline) Nodes() []reader.NodeStats {
+	if tier, ok := t.Online.(reader.Isolating); ok {
+		return tier.Nodes()
+	}
+	return nil
+}
+
 // TraceBacking makes a span per call of the backing tier. Requests share those calls, so
-// its span has a parent only where the reader hands one on.
+// its span has a parent only where the reader hands one on. A reader.Attempter stays one.
 func TraceBacking(tier reader.Backing, p trace.TracerProvider) reader.Backing {
-	return tracedBacking{tier, p.Tracer(tracerName)}
+	t := tracedBacking{tier, p.Tracer(tracerName)}
+	if a, ok := tier.(reader.Attempter); ok {
+		return tracedAttempter{t, a}
+	}
+	return t
 }
 
 type tracedBacking struct {
@@ -84,6 +97,16 @@ type tracedBacking struct {
 // Get reads within a span.
 func (t tracedBacking) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
 	return traced(ctx, t.tracer, feature.TierBacking, refs, t.Backing.Get)
+}
+
+type tracedAttempter struct {
+	tracedBacking
+	attempter reader.Attempter
+}
+
+// Attempt sends one request within a span.
+func (t tracedAttempter) Attempt(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
+	return traced(ctx, t.tracer, feature.TierBacking, refs, t.attempter.Attempt)
 }
 
 func traced(ctx context.Context, tracer trace.Tracer, tier feature.Tier, refs []feature.Ref,

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/reader"
 	"github.com/hearthstore/hearth/server"
 )
 
@@ -49,5 +51,40 @@ func TestSpans(t *testing.T) {
 		if strings.Contains(value, "424242") || strings.Contains(value, "0.987") {
 			t.Errorf("%s holds a key or a value", key)
 		}
+	}
+}
+
+// isolating and attempting tiers are what the reader asks for by type.
+type isolating struct{ *store }
+
+func (isolating) Nodes() []reader.NodeStats { return []reader.NodeStats{{Addr: "a:1"}} }
+
+type attempting struct{ *store }
+
+func (a attempting) Attempt(ctx context.Context, refs []feature.Ref) ([]feature.GetResult, error) {
+	return a.Get(ctx, refs)
+}
+
+// A traced tier can all that it could: a reader that traces still isolates servers and
+// still counts repetitions against its cap. Seen red without Nodes, and without Attempt.
+func TestTracedTiersKeepWhatTheyCan(t *testing.T) {
+	t.Parallel()
+	recorder := tracetest.NewSpanRecorder()
+	provider := trace.NewTracerProvider(trace.WithSpanProcessor(recorder))
+	if iso, ok := server.TraceOnline(isolating{&store{}}, provider).(reader.Isolating); !ok || len(iso.Nodes()) != 1 {
+		t.Error("the online tier does not isolate any more")
+	}
+	if iso, ok := server.TraceOnline(&store{}, provider).(reader.Isolating); ok && iso.Nodes() != nil {
+		t.Error("an online tier without servers of its own names some")
+	}
+	if _, ok := server.TraceBacking(&store{}, provider).(reader.Attempter); ok {
+		t.Error("a backing tier that cannot be asked once says it can")
+	}
+	a, ok := server.TraceBacking(attempting{&store{}}, provider).(reader.Attempter)
+	if !ok {
+		t.Fatal("the backing tier cannot be asked once any more")
+	}
+	if _, err := a.Attempt(t.Context(), []feature.Ref{{}}); err != nil || len(recorder.Ended()) != 1 {
+		t.Errorf("%v, %d spans", err, len(recorder.Ended()))
 	}
 }
