@@ -39,7 +39,7 @@ func TestSpans(t *testing.T) {
 	told := map[string]string{}
 	for _, s := range spans {
 		for _, a := range s.Attributes() {
-			told[string(a.Key)] = a.Value.Emit()
+			told[string(a.Key)] = a.Value.String()
 		}
 	}
 	for key, want := range map[string]string{"http.response.status_code": "200", "hearth.feature_service": "v1", "hearth.entities": "1", "hearth.features": "5", "hearth.keys": "1"} {

@@ -159,7 +159,7 @@ func post(client *http.Client, url string, body []byte, accept string, least int
 			return err
 		}
 		got, err := io.Copy(io.Discard, resp.Body)
-		if err = errors.Join(err, resp.Body.Close()); err != nil {
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
 			return err
 		}
 		if resp.StatusCode != http.StatusOK || got < int64(least) {
