@@ -11,8 +11,8 @@ import (
 
 // hearth serve --jobs runs the schedule in the same process: what it materializes is served
 // without another command. Spans reach the collector, and the last of them after the signal
-// to end. Seen red with the tracer not shut
-// down.
+// to end. Seen red with the tracer not
+// shut down.
 func TestServeRunsTheSchedule(t *testing.T) {
 	t.Parallel()
 	traces := make(chan string, 1000)
