@@ -9,8 +9,9 @@ import (
 	"github.com/hearthstore/hearth/feature"
 )
 
-// hotBatch is the most keys that DynamoDB takes in one BatchGetItem.
-const hotBatch = 100
+// hotBatch is how many keys are asked for and put at a time: three BatchGetItem at once, and
+// one pipeline.
+const hotBatch = 300
 
 // hot brings the hot keys back before the scan begins, hottest first, so that most of the
 // traffic is served long before the run is through. Nothing depends on it: what fails here

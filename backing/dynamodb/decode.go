@@ -65,13 +65,53 @@ func (d *scanDecoder) decode(text []byte, page *feature.ScanPage) (foreign int64
 		page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
 		return 0, fmt.Errorf("%w at byte %d of %d", errUnexpected, at, len(text))
 	}
-	// One string for all keys of the page: they stay good when the page is reused.
+	d.nameKeys(page)
+	return foreign, nil
+}
+
+// nameKeys makes one string of all keys of the page: they stay good when it is reused.
+func (d *scanDecoder) nameKeys(page *feature.ScanPage) {
 	all, begin := string(d.keys), 0
 	for i, end := range d.ends {
 		page.Records[i].Key = feature.Key(all[begin:end])
 		begin = end
 	}
-	return foreign, nil
+}
+
+// decodeGet reads the JSON of a BatchGetItem answer of one table. False means that it holds
+// anything but values: keys that were not processed, foreign items, an unexpected shape.
+func (d *scanDecoder) decodeGet(text []byte, table string, page *feature.ScanPage) bool {
+	d.b, d.i, d.keys, d.ends = text, 0, d.keys[:0], d.ends[:0]
+	defer func() { d.b = nil }()
+	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
+	var answered, named, processed bool
+	var foreign int64
+	ok := d.object(func(name []byte) bool {
+		switch string(name) {
+		case "Responses":
+			was := answered
+			answered = true
+			return !was && d.object(func(name []byte) bool {
+				was := named
+				named = true
+				return !was && string(name) == table && d.items(page, &foreign)
+			})
+		case "UnprocessedKeys":
+			was := processed
+			processed = true
+			return !was && d.take('{') && d.take('}')
+		}
+		return false
+	})
+	if ok {
+		d.space()
+	}
+	if !ok || d.i != len(d.b) || foreign > 0 || !answered {
+		page.Records = page.Records[:0]
+		return false
+	}
+	d.nameKeys(page)
+	return true
 }
 
 // object reads {"name": value, …}; member is called at each value and reads it.

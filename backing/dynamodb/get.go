@@ -74,20 +74,29 @@ func (s *Store) Get(ctx context.Context, refs []feature.Ref) ([]feature.GetResul
 // batches write without a lock. answered says that DynamoDB accepted at least one request;
 // err is why some keys have no answer.
 func (s *Store) getBatch(ctx context.Context, refs []feature.Ref, first map[feature.Ref]int, results []feature.GetResult) (answered bool, err error) {
-	keys := make([]map[string]types.AttributeValue, len(refs))
-	index := make(map[rawKey]int, len(refs)) // of the results
-	for i, ref := range refs {
-		keys[i] = itemKey(ref)
-		index[rawKey{string(ref.Key), ref.View.String()}] = first[ref]
+	keys := itemKeys(refs)
+	var index map[rawKey]int // of the results; made when it is needed, which is seldom
+	place := func() map[rawKey]int {
+		if index == nil {
+			index = make(map[rawKey]int, len(refs))
+			for _, ref := range refs {
+				index[rawKey{string(ref.Key), ref.View.String()}] = first[ref]
+			}
+		}
+		return index
 	}
 	lastProgress := s.clock.Now()
 	for n := 0; ; n++ {
-		out, callErr := s.batchGet(ctx, keys)
+		sink := &getSink{table: s.cfg.Table}
+		out, callErr := s.batchGet(ctx, keys, sink)
 		left := keys
 		switch {
+		case callErr == nil && sink.used:
+			takeRecords(sink.page.Records, first, results)
+			return true, nil // what was not returned is absent
 		case callErr == nil:
 			answered = true
-			takeItems(out.Responses[s.cfg.Table], index, results)
+			takeItems(out.Responses[s.cfg.Table], place(), results)
 			if left = out.UnprocessedKeys[s.cfg.Table].Keys; len(left) == 0 {
 				return true, nil // what was not returned is absent
 			}
@@ -108,7 +117,7 @@ func (s *Store) getBatch(ctx context.Context, refs []feature.Ref, first map[feat
 		}
 	}
 	for _, key := range keys {
-		if i, ok := index[rawOf(key)]; ok {
+		if i, ok := place()[rawOf(key)]; ok {
 			results[i].Err = fmt.Errorf("get %s: %w", rawOf(key), err)
 		}
 	}
@@ -166,16 +175,34 @@ func (s *Store) batchGetInput(keys []map[string]types.AttributeValue) *ddb.Batch
 	}}}
 }
 
-func (s *Store) batchGet(ctx context.Context, keys []map[string]types.AttributeValue) (*ddb.BatchGetItemOutput, error) {
+func (s *Store) batchGet(ctx context.Context, keys []map[string]types.AttributeValue, sink *getSink) (*ddb.BatchGetItemOutput, error) {
 	if err := s.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer s.release()
+	if !s.cfg.StockDecoder {
+		ctx = context.WithValue(ctx, sinkKey{}, sink)
+	}
 	out, err := s.client.BatchGetItem(ctx, s.batchGetInput(keys))
 	if isThrottle(err) {
 		s.stats.throttles.Add(1)
 	}
 	return out, err
+}
+
+// takeRecords stores what was found by the fast decoder.
+func takeRecords(records []feature.Record, first map[feature.Ref]int, results []feature.GetResult) {
+	for i := range records {
+		rec := &records[i]
+		at, ok := first[rec.Ref]
+		switch {
+		case !ok:
+		case len(rec.Payload) > 0:
+			results[at] = feature.GetResult{Payload: rec.Payload}
+		default:
+			results[at].Err = fmt.Errorf("get %s: %w: the item has no value attribute p", rec.Ref, feature.ErrCorrupt)
+		}
+	}
 }
 
 // takeItems stores what was found.
@@ -208,6 +235,24 @@ func rawOf(item map[string]types.AttributeValue) (k rawKey) {
 		k.v = v.Value
 	}
 	return k
+}
+
+// itemKeys makes the keys of many refs, most of which are of the same view.
+func itemKeys(refs []feature.Ref) []map[string]types.AttributeValue {
+	keys := make([]map[string]types.AttributeValue, len(refs))
+	entities := make([]types.AttributeValueMemberS, len(refs))
+	var (
+		id   feature.ViewID
+		view *types.AttributeValueMemberS
+	)
+	for i, ref := range refs {
+		if view == nil || ref.View != id {
+			id, view = ref.View, &types.AttributeValueMemberS{Value: ref.View.String()}
+		}
+		entities[i].Value = string(ref.Key)
+		keys[i] = map[string]types.AttributeValue{"e": &entities[i], "v": view}
+	}
+	return keys
 }
 
 func itemKey(ref feature.Ref) map[string]types.AttributeValue {

@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"hash"
@@ -18,7 +19,7 @@ import (
 
 // protocol is the client's own protocol with two changes: the checksum of every response is
 // checked before anything is believed (the client's check runs when the body is closed, and
-// its error is only logged), and scan pages go to the fast decoder. Signing, retries and
+// its error is only logged), and scan pages and batches of values go to the fast decoder. Signing, retries and
 // errors stay the client's.
 type protocol struct {
 	smithyhttp.ClientProtocol
@@ -43,6 +44,13 @@ func (p *protocol) DeserializeResponse(ctx context.Context, schema *smithy.Opera
 			return &smithy.DeserializationError{Err: fmt.Errorf("checksum header %q: %w", text, err)}
 		}
 		resp.Body = &checkedBody{ReadCloser: resp.Body, hash: crc32.NewIEEE(), want: uint32(want), stats: p.stats}
+	}
+	if sink, ok := ctx.Value(sinkKey{}).(*getSink); ok {
+		if _, get := out.(*ddb.BatchGetItemOutput); get && resp.StatusCode/100 == 2 {
+			if done, err := sink.take(resp); done || err != nil {
+				return err
+			}
+		}
 	}
 	sink, ok := ctx.Value(sinkKey{}).(*scanSink)
 	if _, scan := out.(*ddb.ScanOutput); !ok || !scan || resp.StatusCode/100 != 2 {
@@ -80,7 +88,7 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sinkKey marks a context whose scan answer goes to a *scanSink.
+// sinkKey marks a context whose answer goes to a *scanSink or a *getSink.
 type sinkKey struct{}
 
 // scanSink takes one scan page from the wire to a feature.ScanPage.
@@ -102,6 +110,16 @@ type pageBuffer struct {
 func (k *scanSink) read(body io.Reader, size int64) error {
 	b := buffers.Get().(*pageBuffer)
 	defer buffers.Put(b)
+	if err := b.fillFrom(body, size); err != nil {
+		return err
+	}
+	k.used = true
+	foreign, err := b.decode(b.body, k.page)
+	k.foreign = foreign
+	return err
+}
+
+func (b *pageBuffer) fillFrom(body io.Reader, size int64) error {
 	if size > 0 && int64(cap(b.body)) < size && size < 64<<20 {
 		b.body = make([]byte, 0, size+1)
 	}
@@ -113,14 +131,37 @@ func (k *scanSink) read(body io.Reader, size int64) error {
 		n, err := body.Read(b.body[len(b.body):cap(b.body)])
 		b.body = b.body[:len(b.body)+n]
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	k.used = true
-	foreign, err := b.decode(b.body, k.page)
-	k.foreign = foreign
-	return err
+}
+
+// getSink takes the values of one BatchGetItem from the wire.
+type getSink struct {
+	table string
+	page  feature.ScanPage
+	used  bool // else the answer is with the client's own decoder
+}
+
+// take reads an answer that holds nothing but values; done is false for every other one,
+// which is then still to be read from resp.
+func (k *getSink) take(resp *smithyhttp.Response) (done bool, err error) {
+	b := buffers.Get().(*pageBuffer)
+	defer buffers.Put(b)
+	if err := b.fillFrom(resp.Body, resp.ContentLength); err != nil {
+		return false, &smithy.DeserializationError{Err: err}
+	}
+	// Escapes are read in place, and the text may still be needed.
+	if bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, &k.page) {
+		k.used = true
+		return true, nil
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{bytes.NewReader(bytes.Clone(b.body)), resp.Body}
+	return false, nil
 }

@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -33,6 +34,7 @@ import (
 	"github.com/hearthstore/hearth/backing/dynamodb"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/telemetry"
 	"github.com/hearthstore/hearth/online"
 	"github.com/hearthstore/hearth/rewarm"
 )
@@ -41,7 +43,7 @@ type options struct {
 	items, segments, rounds, workers, puts, batch int
 	replay, live                                  bool
 	target                                        time.Duration
-	curve, profile                                string
+	curve, profile, row                           string
 	requests, entries, sample                     int // of the curve
 }
 
@@ -56,7 +58,8 @@ func main() {
 	flag.IntVar(&o.batch, "batch", 300, "records per batch")
 	flag.BoolVar(&o.live, "live", false, "also read single keys meanwhile and show their latency")
 	flag.BoolVar(&o.replay, "replay", false, "be the replay server (used by the program itself)")
-	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the rewarm rounds into this file; the other rows are left out")
+	flag.StringVar(&o.row, "row", "rewarm", "with -profile: the row")
+	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the rounds of one row into this file; the other rows are left out")
 	flag.StringVar(&o.curve, "curve", "", "draw the hot-first curve into this SVG file and measure nothing else")
 	flag.IntVar(&o.requests, "requests", 24_000_000, "with -curve: requests that the reader sees")
 	flag.IntVar(&o.entries, "entries", 0, "with -curve: entries of the sketch (default: what readers use)")
@@ -92,6 +95,8 @@ type bench struct {
 	bare    *redis.Client
 	records []feature.Record // for the rows that do not scan
 	stops   []func()
+	part    time.Duration // what a row measured of itself; 0 for all of it
+	partCPU time.Duration
 	slowed  int64 // times that rewarms gave way
 }
 
@@ -223,9 +228,10 @@ func (b *bench) all(ctx context.Context, out io.Writer) error {
 		{name: "plain SET pipelines alone", work: b.plain},
 		{name: "online.Put alone", work: b.puts},
 		{name: "rewarm", work: b.rewarm},
+		{name: "rewarm, hot keys", work: b.hot},
 	}
 	if b.o.profile != "" {
-		rows = rows[3:]
+		rows = slices.DeleteFunc(rows, func(r *row) bool { return r.name != b.o.row })
 		file, err := os.Create(b.o.profile)
 		if err != nil {
 			return err
@@ -289,6 +295,9 @@ func (b *bench) measure(ctx context.Context, r *row) error {
 	cpu, began := cpuTime(), clock.System.Now()
 	err = r.work(ctx)
 	took, used := clock.System.Now().Sub(began), cpuTime()-cpu
+	if b.part > 0 { // the work measured a part of itself
+		took, used, b.part = b.part, b.partCPU, 0
+	}
 	stop()
 	wg.Wait()
 	if err != nil {
@@ -359,23 +368,63 @@ func (b *bench) each(ctx context.Context, do func(context.Context, []feature.Rec
 	return g.Wait()
 }
 
-func (b *bench) rewarm(ctx context.Context) error {
-	r, err := rewarm.New(rewarm.Config{
-		Backing: tableOf{b.table, int64(b.o.items)}, Online: onlineOf{b.online}, State: &states{docs: map[string]document{}},
-		Views: []*feature.View{benchView()}, Workers: b.o.workers, PutsInFlight: b.o.puts, BatchSize: b.o.batch, PutTarget: b.o.target,
+// hot brings everything back as hot keys, in no order, before a scan finds it there. Only
+// the hot phase is measured.
+func (b *bench) hot(ctx context.Context) error {
+	refs := make(hotRefs, len(b.records))
+	for i, n := range rand.New(rand.NewPCG(1, 1)).Perm(len(refs)) {
+		refs[i] = b.records[n].Ref
+	}
+	cpu := cpuTime()
+	var used time.Duration
+	rep, err := b.run(ctx, refs, func(p telemetry.Progress) {
+		if used == 0 { // the first page of the scan is through
+			used = cpuTime() - cpu
+		}
 	})
 	if err != nil {
 		return err
 	}
-	rep, err := r.Run(ctx, rewarm.Request{Run: 1, IfCold: true, Segments: b.o.segments})
-	if err != nil {
-		return err
+	if rep.HotWritten != int64(b.o.items) {
+		return fmt.Errorf("status %s, %d of the hot keys written: %v", rep.Status, rep.HotWritten, rep.Problems)
 	}
-	b.slowed += rep.SlowDowns
-	if rep.Status != rewarm.StatusDone || rep.Written != int64(b.o.items) {
-		return fmt.Errorf("status %s, %d written: %v", rep.Status, rep.Written, rep.Problems)
-	}
+	b.part, b.partCPU = time.Duration(rep.HotSeconds*float64(time.Second)), used
 	return nil
+}
+
+type hotRefs []feature.Ref
+
+// HotKeys returns them.
+func (h hotRefs) HotKeys(context.Context) ([]feature.Ref, error) { return h, nil }
+
+func (b *bench) rewarm(ctx context.Context) error {
+	rep, err := b.run(ctx, nil, nil)
+	if err == nil && rep.Written != int64(b.o.items) {
+		err = fmt.Errorf("status %s, %d written: %v", rep.Status, rep.Written, rep.Problems)
+	}
+	return err
+}
+
+func (b *bench) run(ctx context.Context, hot hotRefs, progress telemetry.ProgressFunc) (*rewarm.Report, error) {
+	cfg := rewarm.Config{
+		Backing: tableOf{b.table, int64(b.o.items)}, Online: onlineOf{b.online}, State: &states{docs: map[string]document{}},
+		Views: []*feature.View{benchView()}, Workers: b.o.workers, PutsInFlight: b.o.puts, BatchSize: b.o.batch, PutTarget: b.o.target, Progress: progress,
+	}
+	if hot != nil {
+		cfg.Hot = hot
+	}
+	r, err := rewarm.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	rep, err := r.Run(ctx, rewarm.Request{Run: 1, IfCold: true, Segments: b.o.segments})
+	if err == nil && rep.Status != rewarm.StatusDone {
+		err = fmt.Errorf("status %s: %v", rep.Status, rep.Problems)
+	}
+	if err == nil {
+		b.slowed += rep.SlowDowns
+	}
+	return rep, err
 }
 
 type tableOf struct {
