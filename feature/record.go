@@ -142,7 +142,8 @@ type ScanRequest struct {
 }
 
 // ScanPage is one page. A caller passes the same ScanPage again to reuse its memory:
-// Records and their payloads are valid until then.
+// Records and their payloads are valid until then. The memory of a payload belongs to the
+// place of its record: a caller does not move records within the page.
 type ScanPage struct {
 	Records   []Record
 	Next      []byte  // nil: the segment is done

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -86,7 +87,11 @@ type ShardWarmth struct {
 	Markers   int    `json:"markers"` // markers that belong to the shard
 	Present   int    `json:"present"`
 	Keys      int64  `json:"keys"` // of every project on the server
-	Err       error  `json:"-"`    // why it is not reachable
+	// Instance tells the process that answered from every other: after a restart or a
+	// failover it is another one, which may lack what was acknowledged last. "" where the
+	// server does not say.
+	Instance string `json:"-"`
+	Err      error  `json:"-"` // why it is not reachable
 }
 
 // Warmth looks at the markers: one round trip per shard. Shards that do not answer are
@@ -153,6 +158,10 @@ func lookAt(ctx context.Context, s *Store, node *redis.Client, addr string, keys
 	shard := ShardWarmth{Addr: addr, Markers: len(keys)}
 	pipe := node.Pipeline()
 	size := pipe.DBSize(ctx)
+	var server *redis.StringCmd
+	if !s.cfg.Embedded { // it ends with its process
+		server = pipe.Info(ctx, "server")
+	}
 	cmds := make([]*redis.StringCmd, len(keys))
 	for i, key := range keys {
 		cmds[i] = pipe.Get(ctx, key)
@@ -164,6 +173,13 @@ func lookAt(ctx context.Context, s *Store, node *redis.Client, addr string, keys
 		return shard, 0
 	}
 	shard.Reachable = true
+	if server != nil { // some services forbid it
+		for line := range strings.Lines(server.Val()) {
+			if id, ok := strings.CutPrefix(strings.TrimSpace(line), "run_id:"); ok {
+				shard.Instance = id
+			}
+		}
+	}
 	for _, cmd := range cmds {
 		text, err := cmd.Result()
 		switch {

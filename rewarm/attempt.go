@@ -26,7 +26,10 @@ type attempt struct {
 	Cold     []string `json:"cold,omitempty"` // the shards to fill; none for all
 	// ColdState is what the online tier remembers of them: parts of a shard may change
 	// hands while they are filled, and stay empty.
-	ColdState []byte         `json:"cold_state,omitempty"`
+	ColdState []byte `json:"cold_state,omitempty"`
+	// Instances are the servers of the online tier. One that takes another's place, or comes
+	// back, may lack puts that were acknowledged: replication and logs lag.
+	Instances []string       `json:"instances,omitempty"`
 	Started   feature.Micros `json:"started"`
 	HotDone   bool           `json:"hot_done,omitempty"`
 	Finished  feature.Micros `json:"finished,omitempty"` // 0: not yet
@@ -104,7 +107,7 @@ func (r *Rewarmer) openAttempt(ctx context.Context, req Request, views viewSet, 
 		}
 		fresh := attempt{
 			ID: fmt.Sprintf("%d.%d", req.Run, flushes), Run: req.Run, Segments: req.Segments, Params: params,
-			Name: req.Attempt, Cold: target.addrs, Started: feature.MicrosOf(r.cfg.Clock.Now()), revision: stored.revision,
+			Name: req.Attempt, Cold: target.addrs, Instances: target.instances, Started: feature.MicrosOf(r.cfg.Clock.Now()), revision: stored.revision,
 		}
 		if !target.all && stored.Finished == 0 {
 			fresh.ColdState = stored.ColdState // what was cold then was never filled
@@ -143,6 +146,8 @@ func (r *Rewarmer) cannotJoin(stored attempt, req Request, params string, target
 		return "another number of segments"
 	case now.Sub(stored.Started) > r.cfg.ResumeWithin:
 		return "it is older than " + r.cfg.ResumeWithin.String()
+	case replaced(stored.Instances, target.instances):
+		return "a server of the online tier was replaced or restarted since"
 	case len(stored.Cold) > 0 && target.all:
 		return "more shards are to be filled now"
 	}
@@ -152,6 +157,11 @@ func (r *Rewarmer) cannotJoin(stored attempt, req Request, params string, target
 		}
 	}
 	return ""
+}
+
+// replaced says that a server is there now that was not before.
+func replaced(before, now []string) bool {
+	return slices.ContainsFunc(now, func(id string) bool { return !slices.Contains(before, id) })
 }
 
 // segmentsFor chooses the number of segments: one per 256 MB of table, so that a segment

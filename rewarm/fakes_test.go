@@ -137,10 +137,12 @@ func (tb *table) Scan(ctx context.Context, req feature.ScanRequest, page *featur
 			return err
 		}
 	}
-	// As in a real store the memory of the page before is overwritten.
-	for i := range page.Records {
-		for j := range page.Records[i].Payload {
-			page.Records[i].Payload[j] = 0xEE
+	// As in a real store, the memory of the page before is overwritten, and each record's
+	// payload goes where the record in its place had its own.
+	memory := page.Records[:cap(page.Records)]
+	for i := range memory {
+		for j := range memory[i].Payload {
+			memory[i].Payload[j] = 0xEE
 		}
 	}
 	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, tb.unit
@@ -168,7 +170,11 @@ func (tb *table) Scan(ctx context.Context, req feature.ScanRequest, page *featur
 		if len(req.Views) > 0 && !slices.Contains(req.Views, ref.View) {
 			continue
 		}
-		rec := feature.Record{Ref: ref, Payload: bytes.Clone(tb.rows[ref])}
+		rec := feature.Record{Ref: ref}
+		if n := len(page.Records); n < len(memory) {
+			rec.Payload = memory[n].Payload[:0]
+		}
+		rec.Payload = append(rec.Payload, tb.rows[ref]...)
 		if h, _, err := feature.ParsePayload(rec.Payload); err == nil {
 			rec.Version = h.Version
 		}
@@ -234,8 +240,9 @@ type cache struct {
 }
 
 type shard struct {
-	marker uint64
-	values map[feature.Ref]entry
+	marker   uint64
+	instance string // "" as of a tier that does not say
+	values   map[feature.Ref]entry
 }
 
 type entry struct {
@@ -381,7 +388,7 @@ func (o *cache) Warmth(ctx context.Context) (Warmth, error) {
 	}
 	w := Warmth{Reachable: true}
 	for i, s := range o.shards {
-		sw := ShardWarmth{Addr: addr(i), Reachable: true, Cold: s.marker == 0, Markers: 1, Keys: int64(len(s.values))}
+		sw := ShardWarmth{Addr: addr(i), Reachable: true, Cold: s.marker == 0, Markers: 1, Keys: int64(len(s.values)), Instance: s.instance}
 		if s.marker != 0 {
 			sw.Present = 1
 		}

@@ -17,6 +17,13 @@ import (
 	"github.com/hearthstore/hearth/internal/telemetry"
 )
 
+// workPage is what a worker holds of the table. keep is apart from the page's records: the
+// store reuses the memory of each, so that two of them must never share one.
+type workPage struct {
+	feature.ScanPage
+	keep []feature.Record
+}
+
 // pass is one walk over the segments of an attempt. It ends with errLost when the online
 // tier turns out to be lost meanwhile.
 type pass struct {
@@ -100,7 +107,7 @@ func (r *Rewarmer) newPass(ctx context.Context, req Request, rep *Report, views 
 		scanner:   r.newScanner(req.MaxReadRate),
 		writes:    pace.NewBucket(cfg.Clock, req.MaxWriteRate, 0),
 		window:    pace.NewWindow(pace.WindowConfig{Clock: cfg.Clock, Max: cfg.PutsInFlight, Target: cfg.PutTarget}),
-		pages:     sync.Pool{New: func() any { return new(feature.ScanPage) }},
+		pages:     sync.Pool{New: func() any { return new(workPage) }},
 		witnesses: witnessesPer(a.Segments),
 	}
 	if err := p.mustSweep(ctx); err != nil {
@@ -317,8 +324,9 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 	if p.views.subset || r.cfg.Source != "" {
 		return p.close(ctx)
 	}
-	// A shard that became cold meanwhile must not be covered up by the markers.
-	warmth, err := r.warmth(ctx)
+	// A shard that became cold meanwhile must not be covered up by the markers, and a server
+	// that took another's place may lack what was put last.
+	warmth, err := p.sameServers(ctx)
 	if err != nil {
 		return p.verdict(err)
 	}
@@ -332,6 +340,9 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 	}
 	// A loss between the last look and the markers would be covered up by them: look again.
 	if err := p.lost(ctx, ws); err != nil {
+		return p.verdict(err)
+	}
+	if _, err := p.sameServers(ctx); err != nil {
 		return p.verdict(err)
 	}
 	rep.Warm = true
@@ -349,6 +360,17 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 		}
 	}
 	return nil
+}
+
+// sameServers looks at the online tier, and returns errLost when a server is there that was
+// not when the attempt began.
+func (p *pass) sameServers(ctx context.Context) (Warmth, error) {
+	warmth, err := p.r.warmth(ctx)
+	if err == nil && replaced(p.attempt.Instances, instancesOf(warmth)) {
+		p.r.cfg.Logger.Warn("a server of the online tier was replaced or restarted during the rewarm; it may lack what it was given last", "run", p.req.Run)
+		err = errLost
+	}
+	return warmth, err
 }
 
 // verdict ends a run at which everything was put but something after it went wrong.

@@ -368,6 +368,8 @@ type coldTarget struct {
 	all   bool     // every shard: no filter
 	addrs []string // else these, sorted
 	named []string // the cold shards, for the report
+
+	instances []string // the servers of all shards
 }
 
 func targetOf(w Warmth, ifCold bool) coldTarget {
@@ -381,10 +383,22 @@ func targetOf(w Warmth, ifCold bool) coldTarget {
 		}
 	}
 	slices.Sort(t.named)
+	t.instances = instancesOf(w)
 	if ifCold && len(t.named) > 0 && warm > 0 {
 		t.all, t.addrs = false, t.named
 	}
 	return t
+}
+
+func instancesOf(w Warmth) []string {
+	var ids []string
+	for _, s := range w.Shards {
+		if s.Instance != "" {
+			ids = append(ids, s.Instance)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func unreachableShards(w Warmth) []string {

@@ -17,7 +17,7 @@ func (p *pass) segment(ctx context.Context, cp *checkpoint) error {
 			return fmt.Errorf("segment %d: %w", cp.Segment, err)
 		}
 	}
-	page := p.pages.Get().(*feature.ScanPage)
+	page := p.pages.Get().(*workPage)
 	defer p.pages.Put(page)
 	for !cp.Done {
 		if err := p.page(ctx, cp, page); err != nil {
@@ -31,23 +31,23 @@ func (p *pass) segment(ctx context.Context, cp *checkpoint) error {
 }
 
 // page moves one page: scan, judge, put, checkpoint.
-func (p *pass) page(ctx context.Context, cp *checkpoint, page *feature.ScanPage) error {
+func (p *pass) page(ctx context.Context, cp *checkpoint, page *workPage) error {
 	clk := p.r.cfg.Clock
 	for {
 		song := p.singing() // before the page is read
 		req := feature.ScanRequest{Segment: cp.Segment, Segments: p.attempt.Segments, Cursor: cp.Cursor, Views: p.viewIDs}
-		if err := p.scanner.scan(ctx, req, page); err != nil {
+		if err := p.scanner.scan(ctx, req, &page.ScanPage); err != nil {
 			return err
 		}
 		read := clk.Now()
 		next := *cp // what the checkpoint becomes when the page is through
 		next.Failed, next.Witnesses = slices.Clone(cp.Failed), slices.Clone(cp.Witnesses)
 		delta := Counts{ReadUnits: page.ReadUnits}
-		recs, err := p.judge(page.Records, &delta, &next.Failed)
-		if err != nil {
+		var err error
+		if page.keep, err = p.judge(page.keep[:0], page.Records, &delta, &next.Failed); err != nil {
 			return err
 		}
-		err = p.put(ctx, recs, read, &delta, &next.Failed, func(rec *feature.Record) { p.sampleWitness(&next, rec) })
+		err = p.put(ctx, page.keep, read, &delta, &next.Failed, func(rec *feature.Record) { p.sampleWitness(&next, rec) })
 		if errors.Is(err, errStale) {
 			p.r.cfg.Logger.Warn("a page grew too old before it was put: reading it again", "segment", cp.Segment, "age", clk.Now().Sub(read))
 			continue
@@ -67,17 +67,16 @@ func (p *pass) page(ctx context.Context, cp *checkpoint, page *feature.ScanPage)
 	}
 }
 
-// judge keeps the records that are to be put, in place, and counts the others. Only the
+// judge appends the records that are to be put to keep, and counts the others. Only the
 // header of a payload is looked at.
 //
 // A tombstone is put like a value. In the table it may be what a page of another scanner,
 // or a reader's repair, does not know yet; in the online tier it becomes a short-lived
 // marker that nothing older gets past, and that removes a value which a stale page revived
 // before the tier was lost and began anew. Its cost is a few bytes for an hour.
-func (p *pass) judge(records []feature.Record, c *Counts, failed *[]failedRef) ([]feature.Record, error) {
+func (p *pass) judge(keep, records []feature.Record, c *Counts, failed *[]failedRef) ([]feature.Record, error) {
 	now := feature.MicrosOf(p.r.cfg.Clock.Now())
 	p.known.add(records)
-	keep := records[:0]
 	for i := range records {
 		rec := records[i]
 		c.Scanned++
@@ -168,7 +167,7 @@ func (p *pass) putRefs(ctx context.Context, refs []feature.Ref, failed *[]failed
 			recs = append(recs, feature.Record{Ref: refs[i], Payload: res.Payload})
 		}
 	}
-	keep, err := p.judge(recs, &c, failed)
+	keep, err := p.judge(nil, recs, &c, failed)
 	if err != nil {
 		return c, err
 	}

@@ -65,7 +65,8 @@ type ShardWarmth struct {
 	Markers   int // markers that belong on the shard
 	Present   int // of these, there
 	Keys      int64
-	Err       error // why it is not reachable
+	Instance  string // the process that answered; "" if it does not say
+	Err       error  // why it is not reachable
 }
 
 // Info is how full the online tier is.

@@ -363,10 +363,13 @@ func (v *verifier) segment(ctx context.Context, segment int, page *feature.ScanP
 // page compares the sampled records of a page.
 func (v *verifier) page(ctx context.Context, segment int, page *feature.ScanPage) error {
 	v.known.add(page.Records)
-	keep := page.Records[:0]
-	for _, rec := range page.Records {
-		if v.takesKey(rec.Ref) {
-			keep = append(keep, rec)
+	keep := page.Records
+	if !v.all && v.mode != SampleSegments { // a slice of its own: the page's records keep their memory
+		keep = nil
+		for _, rec := range page.Records {
+			if v.takesKey(rec.Ref) {
+				keep = append(keep, rec)
+			}
 		}
 	}
 	var refs []feature.Ref
