@@ -20,11 +20,11 @@ func (p pages) getAnswer(n int, odd bool) (text string, refs []feature.Ref) {
 		if json.Unmarshal([]byte(item), &in) != nil {
 			continue
 		}
-		if key := in.E.S + "\x00" + in.V.S; seen[key] {
+		key := in.E.S + "\x00" + in.V.S
+		if seen[key] {
 			continue
-		} else {
-			seen[key] = true
 		}
+		seen[key] = true
 		items = append(items, item)
 		if id, err := feature.ParseViewID(in.V.S); err == nil && in.E.S != "" {
 			refs = append(refs, feature.Ref{View: id, Key: feature.Key(in.E.S)})
@@ -72,9 +72,11 @@ func TestFastGetAgrees(t *testing.T) {
 		if got, want := show(fast), show(stock); got != want {
 			t.Fatalf("answer %d: %s\nfast:\n%s\nclient:\n%s", i, text, got, want)
 		}
-		sink := &getSink{table: "table"}
-		var d scanDecoder
-		if ok := d.decodeGet([]byte(text), "table", &sink.page); !odd && !ok {
+		var (
+			d    scanDecoder
+			page feature.ScanPage
+		)
+		if ok := d.decodeGet([]byte(text), "table", &page); !odd && !ok {
 			t.Fatalf("the usual answer %d was left to the client's decoder: %s", i, text)
 		}
 	}
