@@ -16,6 +16,7 @@ type checker struct {
 	backing map[feature.Ref]string
 	online  map[feature.Ref]string
 	erased  map[feature.Ref]feature.Micros // until which moment the facts were erased
+	lost    map[feature.Ref]bool           // the online tier lost something of it: see sawOnline
 	err     error                          // the first violation
 }
 
@@ -32,13 +33,16 @@ func (c *checker) forgot(ref feature.Ref, at feature.Micros) {
 
 func (c *checker) notErased(tier string, ref feature.Ref, payload string) {
 	until, ok := c.erased[ref]
+	if tier == "online" && c.lost[ref] {
+		return // the marker may be what was lost, while an older copy was on its way
+	}
 	if ok && payload != "" && payload[0] != feature.FormatTombstone && versionOf(payload).Event <= until {
 		c.violated("erasure", "%s in the %s tier is %s again, erased was everything until %s", ref, tier, versionOf(payload), until)
 	}
 }
 
 func newChecker(v *feature.View) *checker {
-	return &checker{view: v, backing: map[feature.Ref]string{}, online: map[feature.Ref]string{}, erased: map[feature.Ref]feature.Micros{}}
+	return &checker{view: v, backing: map[feature.Ref]string{}, online: map[feature.Ref]string{}, erased: map[feature.Ref]feature.Micros{}, lost: map[feature.Ref]bool{}}
 }
 
 func (c *checker) violated(rule, format string, args ...any) {
@@ -81,6 +85,7 @@ func (c *checker) sawOnline(ref feature.Ref, payload []byte, expiry feature.Micr
 	defer c.mu.Unlock()
 	if payload == nil {
 		delete(c.online, ref)
+		c.lost[ref] = true
 		return
 	}
 	if canary(ref) {
