@@ -263,12 +263,12 @@ func (v Vector) Fill(dst []float32) (notPresent int) {
 		// The first byte says what lies here; that it fits the feature's type was checked when
 		// the value arrived.
 		pos := e.offsets[o.Feature]
-		switch rest := e.features[pos:]; {
-		case rest[0] == mpFloat64:
+		switch rest := e.features[pos:]; rest[0] {
+		case mpFloat64:
 			dst[i] = float32(math.Float64frombits(binary.BigEndian.Uint64(rest[1:])))
-		case rest[0] == mpFloat32:
+		case mpFloat32:
 			dst[i] = math.Float32frombits(binary.BigEndian.Uint32(rest[1:]))
-		case rest[0] == mpNil:
+		case mpNil:
 			dst[i] = g.view.Features[o.Feature].Default.Float32()
 			if !old {
 				notPresent++
