@@ -151,7 +151,7 @@ func valuesOf(v *kong.Value, at *kong.Node, names func(kind string) []string) []
 		return names("job")
 	case "hearth dataset build name":
 		return names("dataset")
-	case "hearth push view":
+	case "hearth push view", "hearth retire view":
 		return names("view")
 	}
 	switch v.Name {
