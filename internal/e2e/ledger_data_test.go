@@ -78,9 +78,8 @@ func (a *accounts) write(n int) {
 		x.Created = x.Event.Add(time.Duration(a.rng.IntN(60)) * time.Second)
 		if id := [2]int64{x.ID, minute}; a.seen[id] {
 			continue
-		} else {
-			a.seen[id] = true
 		}
+		a.seen[[2]int64{x.ID, minute}] = true
 		rows = append(rows, x)
 		if best, ok := a.want[x.ID]; !ok || x.Event.After(best.Event) {
 			a.want[x.ID] = x
