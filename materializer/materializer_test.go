@@ -543,6 +543,10 @@ func TestAddedFeature(t *testing.T) {
 	if r, err := w.materialize(nil); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), `"z" is gone`) {
 		t.Fatalf("without the feature that is being written: %s %v", r.Status, err)
 	}
+	w.view.Features = append(was[:2:2], feature.Feature{Field: feature.Field{Name: "z", Type: feature.Int64}})
+	if r, err := w.materialize(nil); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), `"z" was bool and is int64`) {
+		t.Fatalf("with another type for it: %s %v", r.Status, err)
+	}
 	w.view.Features = append(was[:2:2], feature.Feature{Field: feature.Field{Name: "z", Type: feature.Bool}})
 	w.must(nil)
 	if n := len(w.backing.Snapshot()); n != 4 {

@@ -260,9 +260,9 @@ func (s *servers) masters() []*testservers.RedisServer {
 
 // TestServers is one story over one set of servers; its parts need one another's end.
 //
-// Seen red with: ColdFilter true for every ref (more than the lost shard's keys are put);
-// the checkpoint not saved (pages read again after the kill); witnesses and canaries not
-// asked (the flush in the middle is covered up by the markers).
+// Seen red when the records of a page shared memory. It guards against puts to shards that
+// are not cold, pages that are read again after a kill, and a flush in the middle that the
+// markers cover up.
 func TestServers(t *testing.T) {
 	t.Parallel()
 	s := startServers(t)

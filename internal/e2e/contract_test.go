@@ -122,8 +122,8 @@ func snakeCase(t *testing.T, what string, doc any) {
 	}
 }
 
-// A lease that another run holds: exit 4, nothing done, and the holder is named. Red when
-// materialize takes no lease.
+// A lease that another run holds: exit 4, nothing done, and the holder is named. It
+// guards against a materialize that takes no lease.
 func TestLeaseHeldIsExitCode4(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, embedded, sqlite)

@@ -17,8 +17,9 @@ import (
 
 // TestForget erases an entity that is in both tiers, in a run report and in a rejects file.
 // Afterwards nothing in Redis, in either table or on disk holds its values, and its key stands
-// only in the guard; the erasure can be shown, and no run brings the entity back. Red without
-// ScrubRuns, with the guard at the stored times, and with Forget's report naming the key.
+// only in the guard; the erasure can be shown, and no run brings the entity back. It
+// guards against run records that are not scrubbed, a guard at the stored times, and a report
+// of the erasure that names the key.
 func TestForget(t *testing.T) {
 	t.Parallel()
 	redis := testservers.Redis(t, testservers.RedisOptions{})

@@ -53,7 +53,7 @@ func (r *repo) withJobs(jobs string) {
 // fresh; SIGTERM stops it cleanly. A busy machine makes runs late, and `catch_up: all` has
 // them run all the same: nothing here depends on how fast they are.
 //
-// Red when the scheduler does not claim due times (two runs for one), and when Schedule.Next
+// It guards against due times that nobody claims (two runs for one) and a Schedule.Next that
 // skips one.
 func TestSchedulerRunsEveryDueJobOnce(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,7 @@ const (
 // redis-server and DynamoDB Local, each time with new files in the source. After every few
 // kills the same command is let through, and both stores hold exactly what they would hold
 // without any kill: values, event and created times (I6); another run writes nothing (I7).
-// Red when a file counts as taken before its rows are acknowledged: taken saved in claim.
+// It guards against files that count as taken before their rows are acknowledged.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(faults.Seed(t), 1))

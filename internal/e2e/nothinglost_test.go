@@ -21,7 +21,7 @@ import (
 // Sources that go bad after a good run: materialize and dataset build fail with words, what
 // is served and what was built stays, and the repaired source goes on as if nothing was.
 //
-// Red when the training set is written in place (the old set is gone after the failure).
+// It guards against a training set that is written in place: a failure would take the old one.
 func TestBadSourcesLoseNothing(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t, embedded, sqlite)
@@ -97,7 +97,7 @@ func TestBadSourcesLoseNothing(t *testing.T) {
 }
 
 // Rows without a key or a time are counted and kept aside with the reason; the others count.
-// Red when a NULL key becomes the empty string (1 more written, 1 fewer rejected).
+// It guards against a NULL key that becomes text (1 more written, 1 fewer rejected).
 func TestNullKeysAreRejected(t *testing.T) {
 	t.Parallel()
 	type row struct {

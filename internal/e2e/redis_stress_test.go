@@ -131,8 +131,8 @@ var troubles = []trouble{
 
 // TestRedisUnderStress: whatever is wrong with Redis, a run stores everything in the table, ends
 // partial with how far Redis is behind, and the next run or verify --repair heals it: the
-// next run without a conditional write, the repair without the source. Red when judgeOnline
-// counts failures as through, and when settle forgets the files that are behind.
+// next run without a conditional write, the repair without the source. It guards
+// against failures that count as through, and files that are behind and forgotten.
 func TestRedisUnderStress(t *testing.T) {
 	t.Parallel()
 	seed := faults.Seed(t)

@@ -71,8 +71,8 @@ func exportTable(t *testing.T, store *dynamodb.Store, table string) map[string][
 
 // Redis is lost; its values come from an export in S3, and what changed since from the
 // table. Then drills, which say in the ledger whether the objective is kept.
-// Seen red with: the sweep left out of the command (the erased value is back); the drill's
-// result recorded as done whatever its verdict.
+// It guards against a command without the sweep (the erased value is back), and a drill that
+// is recorded as done whatever its verdict.
 func TestRewarmFromAnExportAndDrills(t *testing.T) {
 	t.Parallel()
 	const table = "export_e2e"

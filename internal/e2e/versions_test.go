@@ -92,9 +92,9 @@ func (s *traffic) end() {
 
 // TestNewVersionWithoutDowntime changes a view incompatibly with readers running: the edit in
 // place is refused with the way to go, version 2 is published beside 1, the service is
-// switched, 1 is retired. No read of either deployment ever gets a default. Red when retire
-// deletes by view name alone, and when the in-place change is let through (readers of the old
-// configuration lose the values).
+// switched, 1 is retired. No read of either deployment ever gets a default. It guards
+// against a retire that deletes by view name alone, and an in-place change that is let through
+// (readers of the old configuration lose the values).
 func TestNewVersionWithoutDowntime(t *testing.T) {
 	t.Parallel()
 	redis := testservers.Redis(t, testservers.RedisOptions{})
