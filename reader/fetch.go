@@ -245,12 +245,8 @@ func (f *fetcher) board() []*flight {
 	return batch
 }
 
-// arm pumps again after a pause. One waiting goroutine is enough.
-func (f *fetcher) arm(pause time.Duration) {
-	if f.armed || f.closed {
-		return
-	}
-	f.armed = true
+// later calls what with mu held, after a pause or when the fetcher closes.
+func (f *fetcher) later(pause time.Duration, what func()) {
 	f.work.Add(1)
 	wake := f.clock.After(pause)
 	go func() {
@@ -261,11 +257,22 @@ func (f *fetcher) arm(pause time.Duration) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		what()
+	}()
+}
+
+// arm pumps again after a pause. One waiting goroutine is enough.
+func (f *fetcher) arm(pause time.Duration) {
+	if f.armed || f.closed {
+		return
+	}
+	f.armed = true
+	f.later(pause, func() {
 		f.armed = false
 		if !f.closed {
 			f.pump()
 		}
-	}()
+	})
 }
 
 // call asks the backing tier once.
@@ -354,16 +361,7 @@ func (f *fetcher) rest(flights []*flight) {
 	}
 	pause := time.Millisecond + rand.N(min(maxRest, firstRest<<min(tries-1, 10)))
 	f.resting += len(flights)
-	f.work.Add(1)
-	wake := f.clock.After(pause)
-	go func() {
-		defer f.work.Done()
-		select {
-		case <-wake:
-		case <-f.closing:
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
+	f.later(pause, func() {
 		f.resting -= len(flights)
 		if f.closed {
 			f.refuse(flights, ErrClosed)
@@ -378,7 +376,7 @@ func (f *fetcher) rest(flights []*flight) {
 			f.queue = append(f.queue, fl)
 		}
 		f.pump()
-	}()
+	})
 }
 
 // explained reads what a tier returned so that nothing without an answer can pass for
