@@ -65,19 +65,10 @@ func resultOf(report *rewarm.Report) jobs.Result {
 
 // exportRewarmer reads the export instead of the table.
 func (a *App) exportRewarmer(ctx context.Context, exported *export.Export) (*rewarm.Rewarmer, error) {
-	back, err := a.backingTier(ctx)
+	cfg, err := a.rewarmConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	on, err := a.onlineTier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.views(nil)
-	if err != nil {
-		return nil, err
-	}
-	cfg := a.rewarmConfig(back, on, all)
 	cfg.Backing, cfg.Source, cfg.Hot = rewarm.FromExport(exported), exported.Name(), nil
 	return rewarm.New(cfg)
 }

@@ -291,22 +291,27 @@ func (a *App) isWarm(ctx context.Context) (bool, error) {
 }
 
 func (a *App) rewarmer(ctx context.Context) (*rewarm.Rewarmer, error) {
-	back, err := a.backingTier(ctx)
+	cfg, err := a.rewarmConfig(ctx)
 	if err != nil {
 		return nil, err
+	}
+	return rewarm.New(cfg)
+}
+
+// rewarmConfig opens the tiers and says how to rewarm the one from the other.
+func (a *App) rewarmConfig(ctx context.Context) (rewarm.Config, error) {
+	back, err := a.backingTier(ctx)
+	if err != nil {
+		return rewarm.Config{}, err
 	}
 	on, err := a.onlineTier(ctx)
 	if err != nil {
-		return nil, err
+		return rewarm.Config{}, err
 	}
 	all, err := a.views(nil)
 	if err != nil {
-		return nil, err
+		return rewarm.Config{}, err
 	}
-	return rewarm.New(a.rewarmConfig(back, on, all))
-}
-
-func (a *App) rewarmConfig(back backing.Store, on *online.Store, all []*feature.View) rewarm.Config {
 	cfg := rewarm.Config{
 		Hot: hotKeys{back, a.clock}, Project: a.cfg.Project.Name,
 		Backing: backingForRewarm{back}, Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
@@ -318,7 +323,7 @@ func (a *App) rewarmConfig(back backing.Store, on *online.Store, all []*feature.
 	if d := a.cfg.Backing.DynamoDB; d != nil {
 		cfg.Region = d.Region
 	}
-	return cfg
+	return cfg, nil
 }
 
 // hotKeys is what the readers of all machines are asked for.
