@@ -80,6 +80,8 @@ func asProblems(v *feature.View, field string, err error) feature.Problems {
 // explain adds what to do to an error of the engine.
 func (e *Engine) explain(err error) error {
 	switch {
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w; nothing was published, and what stood there before is kept", err)
 	case duck.IsKind(err, duck.Memory):
 		return fmt.Errorf("%w; nothing was published: raise --memory or offline.memory (now %d MiB), or free space in temp_dir %s", err, e.config.MemoryBytes>>20, e.config.TempDir)
 	case diskFull(err):

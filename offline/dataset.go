@@ -106,13 +106,8 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	if err := d.validate(); err != nil {
 		return nil, err
 	}
-	if err := d.bind(ctx); err != nil {
-		return nil, err
-	}
-	d.assembly = d.assemble()
-	d.manifest.Assembly = d.assembly
 	req := d.req
-	p, err := newPublisher(req.Output)
+	p, err := newPublisher(req.Output) // first, so that of two builds the second fails before its work
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +115,11 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	if err := d.follow(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.bind(ctx); err != nil {
+		return nil, err
+	}
+	d.assembly = d.assemble()
+	d.manifest.Assembly = d.assembly
 	for i := range req.Selection.Groups {
 		if err := d.join(ctx, i); err != nil {
 			return nil, fmt.Errorf("join view %s: %w", req.Selection.Groups[i].Alias, err)
@@ -175,6 +175,7 @@ func (d *dataset) follow(ctx context.Context) error {
 // begin names what the next statements are for.
 func (d *dataset) begin(stage string) {
 	d.doing = stage
+	d.engine.config.Logger.Info("step", "dataset", d.req.Name, "step", stage)
 	d.req.Progress.Report(telemetry.Progress{Stage: stage, Unit: "rows"})
 }
 
@@ -182,6 +183,14 @@ func (d *dataset) begin(stage string) {
 func (d *dataset) beginView(i int, step string) {
 	groups := d.req.Selection.Groups
 	d.begin(fmt.Sprintf("view %d of %d, %s: %s", i+1, len(groups), groups[i].Alias, step))
+}
+
+// opening names the step that makes a view's source ready.
+func opening(v *feature.View) string {
+	if v.Source.Query != "" {
+		return "query"
+	}
+	return "open"
 }
 
 // newDigest starts a query digest.
@@ -233,12 +242,13 @@ func (d *dataset) bind(ctx context.Context) error {
 		}
 		return err
 	}
+	d.begin("open spine")
 	if d.spine, err = d.openSpine(ctx, d.req.Spine, d.req.textKeys()); err != nil {
 		if err = collect(err); err != nil {
 			return fmt.Errorf("open spine: %w", err)
 		}
 	}
-	for _, g := range d.req.Selection.Groups {
+	for i, g := range d.req.Selection.Groups {
 		if d.spine != nil {
 			_, more := d.spine.keys(&d.req, g)
 			problems = append(problems, more...)
@@ -246,6 +256,7 @@ func (d *dataset) bind(ctx context.Context) error {
 		if _, ok := d.sources[g.View.ID()]; ok {
 			continue
 		}
+		d.beginView(i, opening(g.View))
 		src, err := d.open(ctx, g.View, nil)
 		if err != nil {
 			if err = collect(err); err != nil {

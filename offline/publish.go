@@ -15,6 +15,7 @@ import (
 type publisher struct {
 	output string // absolute
 	dir    string // scratch
+	made   string // the topmost folder above the output that was made for it; "" when all were there
 	lock   *fileLock
 }
 
@@ -25,19 +26,49 @@ func newPublisher(output string) (*publisher, error) {
 	}
 	p := &publisher{output: output}
 	parent := filepath.Dir(output)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return nil, fmt.Errorf("make output folder: %w", err)
+	for dir := parent; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		p.made = dir
 	}
-	if p.lock, err = lockFile(p.sibling("lock")); err != nil {
+	for {
+		if err := os.MkdirAll(parent, 0o755); err != nil {
+			return nil, fmt.Errorf("make output folder: %w", errors.Join(err, p.unmake()))
+		}
+		if p.lock, err = lockFile(p.sibling("lock")); !errors.Is(err, os.ErrNotExist) {
+			break // else another build, which had made the folder too, has just failed and removed it
+		}
+	}
+	if err != nil {
 		if errors.Is(err, feature.ErrLeaseHeld) {
 			return nil, fmt.Errorf("output %s: %w: another build is writing it; wait for it, or choose another output", output, feature.ErrLeaseHeld)
 		}
-		return nil, fmt.Errorf("lock output: %w", err)
+		return nil, fmt.Errorf("lock output: %w", errors.Join(err, p.unmake()))
 	}
 	if err := p.prepare(parent); err != nil {
-		return nil, errors.Join(err, p.lock.release())
+		return nil, errors.Join(err, p.lock.release(), p.unmake())
 	}
 	return p, nil
+}
+
+// unmake removes the folders that were made for an output that did not come, unless
+// somebody else has put something into them.
+func (p *publisher) unmake() error {
+	if p.made == "" {
+		return nil
+	}
+	for dir := filepath.Dir(p.output); ; dir = filepath.Dir(dir) {
+		if err := os.Remove(dir); err != nil {
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) { // gone, or not empty
+				return nil
+			}
+			return fmt.Errorf("remove folder of the output: %w", err)
+		}
+		if dir == p.made {
+			return nil
+		}
+	}
 }
 
 // sibling names a file beside the output that belongs to it.
@@ -151,7 +182,11 @@ func (p *publisher) close() error {
 	if p.dir != "" {
 		err = os.RemoveAll(p.dir)
 	}
-	return errors.Join(err, p.lock.release())
+	err = errors.Join(err, p.lock.release())
+	if _, gone := os.Lstat(p.output); errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, p.unmake())
+	}
+	return err
 }
 
 func syncTree(dir string) error {

@@ -14,8 +14,11 @@ import (
 	"github.com/hearthstore/hearth/internal/telemetry"
 )
 
-// lineEvery is how often work that has no terminal says how far it is.
-const lineEvery = 10 * time.Second
+// Work that has no terminal says how far it is after firstLine, then every lineEvery.
+const (
+	firstLine = 2 * time.Second
+	lineEvery = 10 * time.Second
+)
 
 // screen is a terminal with at most one progress bar on its last line. What is written
 // through it first takes the bar away, so that bars and text never share a line; the next
@@ -108,17 +111,17 @@ func newProgress(e *env, stage string) telemetry.ProgressFunc {
 }
 
 func progressLines(e *env, stage string) telemetry.ProgressFunc {
-	start := clock.System.Now()
-	last, current := start, ""
+	start, current := clock.System.Now(), ""
+	next := start.Add(firstLine)
 	return func(p telemetry.Progress) {
 		now := clock.System.Now()
 		if p.Stage != current { // the rate is that of the stage
 			start, current = now, p.Stage
 		}
-		if now.Sub(last) < lineEvery {
+		if now.Before(next) {
 			return
 		}
-		last = now
+		next = now.Add(lineEvery)
 		rate := float64(p.Done) / max(now.Sub(start).Seconds(), 0.001)
 		if p.Stage == "" {
 			p.Stage = stage
@@ -126,6 +129,10 @@ func progressLines(e *env, stage string) telemetry.ProgressFunc {
 		if p.Total > 0 && rate > 0 {
 			left := time.Duration(float64(p.Total-p.Done) / rate * float64(time.Second)).Round(time.Second)
 			fmt.Fprintf(e.err, "%s: %d of %d %s, %.0f/s, %s left\n", p.Stage, p.Done, p.Total, p.Unit, rate, left)
+			return
+		}
+		if p.Done == 0 { // not known yet, or never
+			fmt.Fprintf(e.err, "%s: for %s\n", p.Stage, now.Sub(start).Round(time.Second))
 			return
 		}
 		fmt.Fprintf(e.err, "%s: %d %s, %.0f/s\n", p.Stage, p.Done, p.Unit, rate)

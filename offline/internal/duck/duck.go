@@ -91,7 +91,8 @@ type Conn struct {
 const progressEvery = 200 * time.Millisecond
 
 // Watch reports the progress of the statements that follow: rows done of rows in total, as
-// DuckDB estimates them. watch is called while a statement runs, from a goroutine of its own
+// DuckDB estimates them; 0 of 0 says that a statement runs of which it knows nothing, which
+// it may do for as long as the statement takes. watch is called from a goroutine of its own
 // that has ended when the statement's rows are closed. A nil watch ends the reports.
 func (c *Conn) Watch(ctx context.Context, watch func(done, total int64)) error {
 	c.watch = nil
@@ -121,10 +122,11 @@ func (c *Conn) follow() (release func()) {
 			case <-clock.System.After(progressEvery):
 			}
 			p := mapping.QueryProgress(c.conn)
-			// Before DuckDB knows, the share is negative and both counts are meaningless.
-			if share, done, total := mapping.QueryProgressTypeMembers(&p); share >= 0 && total > 0 {
-				watch(int64(min(done, total)), int64(total))
+			share, done, total := mapping.QueryProgressTypeMembers(&p)
+			if share < 0 { // DuckDB does not know, and both counts are meaningless
+				done, total = 0, 0
 			}
+			watch(int64(min(done, total)), int64(total))
 		}
 	}()
 	return sync.OnceFunc(func() { close(stop); <-stopped })
