@@ -275,36 +275,58 @@ func (d *dataset) digest(ctx context.Context, written *spine) error {
 	return nil
 }
 
-// sumRows adds up the rows of a query whose first column numbers them.
+// sumRows adds up the rows of a query whose first column numbers them. Its sums do not depend
+// on the order of the rows, so that every thread adds up what it gets.
 func (s *session) sumRows(ctx context.Context, query string) (sum [16]byte, nulls []int64, err error) {
 	rows, err := s.Query(ctx, query)
 	if err != nil {
 		return sum, nil, err
 	}
 	nulls = make([]int64, rows.Columns()-1)
-	var (
-		hi, lo uint64
-		buf    []byte
-	)
-	for rows.Next() {
-		for i := range rows.Len() {
-			buf = binary.BigEndian.AppendUint64(buf[:0], uint64(rows.Column(0).Int(i)))
-			for c := range nulls {
-				col := rows.Column(c + 1)
-				if col.Null(i) {
-					nulls[c]++
-				}
-				buf = appendAny(buf, col, i)
-			}
-			h := sha256.Sum256(buf)
-			var carry uint64
-			lo, carry = bits.Add64(lo, binary.BigEndian.Uint64(h[8:16]), 0)
-			hi, _ = bits.Add64(hi, binary.BigEndian.Uint64(h[0:8]), carry)
+	var parts []*rowSum
+	err = rows.Spread(s.engine.config.Threads, func() func(*duck.Chunk) {
+		part := &rowSum{nulls: make([]int64, len(nulls))}
+		parts = append(parts, part)
+		return part.add
+	})
+	var total rowSum
+	for _, part := range parts {
+		total.plus(part.hi, part.lo)
+		for c, n := range part.nulls {
+			nulls[c] += n
 		}
 	}
-	binary.BigEndian.PutUint64(sum[:8], hi)
-	binary.BigEndian.PutUint64(sum[8:], lo)
-	return sum, nulls, rows.Close()
+	binary.BigEndian.PutUint64(sum[:8], total.hi)
+	binary.BigEndian.PutUint64(sum[8:], total.lo)
+	return sum, nulls, err
+}
+
+// rowSum is the sum modulo 2^128 of the hashes of some rows, and their NULLs per column.
+type rowSum struct {
+	hi, lo uint64
+	nulls  []int64
+	buf    []byte
+}
+
+func (s *rowSum) plus(hi, lo uint64) {
+	var carry uint64
+	s.lo, carry = bits.Add64(s.lo, lo, 0)
+	s.hi, _ = bits.Add64(s.hi, hi, carry)
+}
+
+func (s *rowSum) add(rows *duck.Chunk) {
+	for i := range rows.Len() {
+		s.buf = binary.BigEndian.AppendUint64(s.buf[:0], uint64(rows.Column(0).Int(i)))
+		for c := range s.nulls {
+			col := rows.Column(c + 1)
+			if col.Null(i) {
+				s.nulls[c]++
+			}
+			s.buf = appendAny(s.buf, col, i)
+		}
+		h := sha256.Sum256(s.buf)
+		s.plus(binary.BigEndian.Uint64(h[0:8]), binary.BigEndian.Uint64(h[8:16]))
+	}
 }
 
 // plain reports whether appendAny knows the DuckDB type; others are digested as text.

@@ -449,15 +449,12 @@ func (d *dataset) fetch(ctx context.Context, i int, j sql.Join, v *ViewManifest)
 			return err
 		}
 		v.Ties = winners
-	case fetched > winners && len(j.Fetch) == len(j.Scan.Features):
-		if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM m%d GROUP BY row_id HAVING count(*) > 1)", i), &v.Ties); err != nil {
-			return err
-		}
-		if err := d.run(ctx, "ties_here", j); err != nil {
-			return err
-		}
 	case fetched > winners:
-		if err := d.run(ctx, "ties", j); err != nil {
+		template := "ties"
+		if len(j.Fetch) == len(j.Scan.Features) {
+			template = "ties_here"
+		}
+		if err := d.run(ctx, template, j); err != nil {
 			return err
 		}
 		if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM t%d", i), &v.Ties); err != nil {

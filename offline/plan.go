@@ -29,6 +29,7 @@ const (
 	skewSlack       = 100
 	semiJoinShare   = 0.5 // a spine with fewer of the entities filters the feature side first
 	fewKeysPerEntry = 2
+	rowsPerSpineKey = 100 // so many feature rows per spine entity ask for the semi-join without a count
 )
 
 // timeRange holds the event times that can match, both ends inclusive.
@@ -57,7 +58,8 @@ func (s *session) spineRange(ctx context.Context, n int, ttl int64) (r timeRange
 //	pairs = Nf * (Ns / Ds) * min(1, 2*ttl/range)
 //	bucket  if there is a TTL, no key is hot and pairs <= 3 * (Nf + Ns)
 //	hash    the same, where 2*ttl >= range: buckets would exclude nothing
-//	asof    else; with a semi-join if the spine has fewer than half of the entities
+//	asof    else; with a semi-join if the spine has fewer than half of the entities, or so few
+//	        for the feature rows that counting theirs would cost as much as a needless semi-join
 func (s *session) choose(ctx context.Context, j sql.Join, src *source, in timeRange, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
 	st.SpineRows = spineRows
 	if spineRows == 0 || in.hi == feature.NoTime {
@@ -116,6 +118,9 @@ func (s *session) choose(ctx context.Context, j sql.Join, src *source, in timeRa
 		}
 	} else {
 		why = "no TTL"
+	}
+	if st.FeatureRows > rowsPerSpineKey*st.SpineKeys {
+		return PlanASOFSemi, why + "; the spine has few entities for so many feature rows", st, nil
 	}
 	if float64(st.FeatureRows) > fewKeysPerEntry*float64(st.SpineKeys) {
 		query := fmt.Sprintf("SELECT approx_count_distinct(hash(%s)) FROM %s", j.KeyNames(""), j.Scan.Select(j.Bounds, "keys"))

@@ -23,7 +23,7 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 	for _, c := range d.columns {
 		out.Columns = append(out.Columns, c.expr+" AS "+sql.Ident(c.name))
 	}
-	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", fmt.Sprintf("ROW_GROUP_SIZE %d", groupRows(rowGroupBytes, d.rowWidth(), 4*vector, rowGroupRows)), d.metadata()}
+	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", "WRITE_BLOOM_FILTER false", fmt.Sprintf("ROW_GROUP_SIZE %d", groupRows(rowGroupBytes, d.rowWidth(), 4*vector, rowGroupRows)), d.metadata()}
 	template, shelf := "output", ""
 	if d.assembly == AssemblyShelf {
 		var err error

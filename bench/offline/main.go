@@ -221,21 +221,31 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 	var (
 		stage, steps string
 		since        time.Time
+		used         float64
 	)
 	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out,
 		Progress: func(p telemetry.Progress) {
 			if p.Stage != stage {
-				now := clock.System.Now()
+				now, cpu := clock.System.Now(), ownCPU()
 				if stage != "" {
-					steps += fmt.Sprintf("; %s %.1f", stage, now.Sub(since).Seconds())
+					steps += fmt.Sprintf("; %s %.1f (%.1f)", stage, now.Sub(since).Seconds(), cpu-used)
 				}
-				stage, since = p.Stage, now
+				stage, since, used = p.Stage, now, cpu
 			}
 		}})
 	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks%s", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks, steps), nil
+}
+
+// ownCPU is the user and system time of this process so far, in seconds.
+func ownCPU() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // ttl is a view's TTL of so many days: none where histories are long.

@@ -4,24 +4,41 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"unsafe"
 
 	mapping "github.com/duckdb/duckdb-go-bindings"
 )
 
-// Rows is the streamed result of a statement: a sequence of chunks of up to 2,048 rows.
+// Rows is the streamed result of a statement: a sequence of chunks of up to 2,048 rows, of
+// which it is the one at hand.
 type Rows struct {
+	Chunk
 	ctx     context.Context
 	stmt    mapping.PreparedStatement
 	result  mapping.Result
 	release func()
-	chunk   mapping.DataChunk
-	columns []Column
 	names   []string
-	n       int
 	err     error
 	closed  bool
 }
+
+// Chunk is some rows, column by column.
+type Chunk struct {
+	data    mapping.DataChunk
+	columns []Column
+	n       int
+}
+
+// Len is the number of rows of the chunk.
+func (c *Chunk) Len() int { return c.n }
+
+// Column returns the i-th column. It is valid as long as the chunk is.
+func (c *Chunk) Column(i int) *Column { return &c.columns[i] }
+
+// Columns is the number of columns.
+func (c *Chunk) Columns() int { return len(c.columns) }
 
 func (r *Rows) open() {
 	n := int(mapping.ColumnCount(&r.result))
@@ -42,35 +59,55 @@ func (r *Rows) Next() bool {
 	if r.closed || r.err != nil {
 		return false
 	}
-	mapping.DestroyDataChunk(&r.chunk)
+	mapping.DestroyDataChunk(&r.data)
 	for {
-		r.chunk = mapping.FetchChunk(r.result)
-		if r.chunk.Ptr == nil {
+		r.data = mapping.FetchChunk(r.result)
+		if r.data.Ptr == nil {
 			// A failure in mid-stream looks like the end of the rows; the error tells them apart.
 			if message := mapping.ResultError(&r.result); message != "" {
 				r.err = r.explain(newError(message))
 			}
 			return false
 		}
-		if r.n = int(mapping.DataChunkGetSize(r.chunk)); r.n > 0 {
+		if r.n = int(mapping.DataChunkGetSize(r.data)); r.n > 0 {
 			break
 		}
-		mapping.DestroyDataChunk(&r.chunk)
+		mapping.DestroyDataChunk(&r.data)
 	}
 	for i := range r.columns {
-		r.columns[i].load(mapping.DataChunkGetVector(r.chunk, mapping.IdxT(i)))
+		r.columns[i].load(mapping.DataChunkGetVector(r.data, mapping.IdxT(i)))
 	}
 	return true
 }
 
-// Len is the number of rows of the chunk.
-func (r *Rows) Len() int { return r.n }
-
-// Column returns the i-th column of the chunk, valid until the next call of Next.
-func (r *Rows) Column(i int) *Column { return &r.columns[i] }
-
-// Columns is the number of columns.
-func (r *Rows) Columns() int { return len(r.columns) }
+// Spread hands the chunks that are left to so many workers and closes the rows. work makes one
+// worker's function; calls of one worker's function follow one another, and which worker
+// gets which chunk is not said. DuckDB goes on reading meanwhile.
+func (r *Rows) Spread(workers int, work func() func(c *Chunk)) error {
+	chunks := make(chan Chunk, workers)
+	var running sync.WaitGroup
+	for range workers {
+		do := work()
+		running.Go(func() {
+			for c := range chunks {
+				do(&c)
+				mapping.DestroyDataChunk(&c.data)
+			}
+		})
+	}
+	for r.Next() {
+		c := r.Chunk
+		c.columns = slices.Clone(c.columns)
+		for i := range c.columns {
+			c.columns[i].own()
+		}
+		r.data = mapping.DataChunk{} // the worker's
+		chunks <- c
+	}
+	close(chunks)
+	running.Wait()
+	return r.Close()
+}
 
 // Close ends the stream and returns the error that ended it early, if any.
 func (r *Rows) Close() error {
@@ -79,7 +116,7 @@ func (r *Rows) Close() error {
 	}
 	r.closed = true
 	r.release()
-	mapping.DestroyDataChunk(&r.chunk)
+	mapping.DestroyDataChunk(&r.data)
 	mapping.DestroyResult(&r.result)
 	mapping.DestroyPrepare(&r.stmt)
 	return r.err
@@ -132,6 +169,15 @@ func (c *Column) load(v mapping.Vector) {
 		c.Child.load(mapping.ArrayVectorGetChild(v))
 	default:
 		c.Child.load(mapping.ListVectorGetChild(v))
+	}
+}
+
+// own gives the column a child of its own.
+func (c *Column) own() {
+	if c.Child != nil {
+		child := *c.Child
+		child.own()
+		c.Child = &child
 	}
 }
 
