@@ -117,6 +117,7 @@ type Source struct {
 	Query                  string
 	TimestampField         string
 	TimestampUnit          string            // for epoch integers: s, ms, us or ns; "" for a date or timestamp column
+	TimePartitions         TimePartitions    // what the names of the folders promise about the event time
 	CreatedTimestampColumn string            // "" when there is none
 	DeletedColumn          string            // "" when there is none
 	FieldMapping           map[string]string // source column -> feature or join key name

@@ -12,8 +12,9 @@ import (
 )
 
 // Check compares the sources of a project's views with what is declared about them: the
-// files exist and are Parquet, the columns exist and have types that fit. Data is not
-// read; queries are bound, not run. It returns every problem.
+// files exist and are Parquet, the columns exist and have types that fit. Only footers are
+// read, and event times where the files do not agree on their columns; of many remote files a
+// sample. Queries are bound, not run. It returns every problem.
 func (e *Engine) Check(ctx context.Context, p *feature.Project) feature.Problems {
 	s, err := e.session(ctx)
 	if err != nil {
@@ -37,17 +38,26 @@ func (s *session) check(ctx context.Context, v *feature.View) feature.Problems {
 		return feature.Problems{problemAt(v, field, "%v", err)}
 	}
 	src := &source{view: v, files: files, query: query}
-	if err := s.stage(ctx, sample(files, query)); err != nil {
-		return feature.Problems{problemAt(v, field, "%v", err)}
-	}
 	if query == "" {
-		files = sample(files, query)
+		if files, err = s.footers(ctx, sample(files)); err != nil {
+			return feature.Problems{problemAt(v, field, "%v", err)}
+		}
 		src.hive = partitions(v.Source.Path, files)
 		src.from = readParquet(files, len(src.hive) > 0)
-		if err := s.evolved(ctx, src, files); err != nil {
+		shapes, err := s.staged(ctx, src, files)
+		if err == nil {
+			err = s.evolved(ctx, src, shapes)
+		}
+		if err == nil {
+			err = s.kept(ctx, src, shapes)
+		}
+		if err != nil {
 			return asProblems(v, field, src.unreadable(err))
 		}
 	} else {
+		if err := s.stage(ctx, files); err != nil {
+			return feature.Problems{problemAt(v, field, "%v", err)}
+		}
 		src.from = "(\n" + query + "\n)"
 	}
 	if src.types, err = s.describe(ctx, src.from); err != nil {
@@ -56,12 +66,20 @@ func (s *session) check(ctx context.Context, v *feature.View) feature.Problems {
 	return src.bind()
 }
 
-// sample bounds what a check downloads: the oldest and the newest of many objects.
-func sample(files []located, query string) []located {
-	if query != "" || len(files) < 3 || !isRemote(files[0].Path) {
+// checkedObjects bounds how many footers of remote files a check reads.
+const checkedObjects = 64
+
+// sample picks so many of many remote files, evenly over their paths, the first and the last
+// among them.
+func sample(files []located) []located {
+	if len(files) <= checkedObjects || !isRemote(files[0].Path) {
 		return files
 	}
-	return []located{files[0], files[len(files)-1]}
+	out := make([]located, checkedObjects)
+	for i := range out {
+		out[i] = files[i*(len(files)-1)/(checkedObjects-1)]
+	}
+	return out
 }
 
 // asProblems makes problems of any error.
@@ -71,7 +89,7 @@ func asProblems(v *feature.View, field string, err error) feature.Problems {
 		return problems
 	}
 	p := problemAt(v, field, "%v", err)
-	if duck.IsKind(err, duck.Catalog) {
+	if v.Source.Query != "" && duck.IsKind(err, duck.Catalog) {
 		p.Remedy = "correct the SQL of the query"
 	}
 	return feature.Problems{p}

@@ -248,6 +248,14 @@ func (d *dataset) bind(ctx context.Context) error {
 			return fmt.Errorf("open spine: %w", err)
 		}
 	}
+	labels, nullTimes := never, int64(0) // of a spine that cannot be read, nothing is needed but the schemas
+	if d.spine != nil {
+		if nullTimes, labels, err = d.checkTimes(ctx, d.spine); err != nil {
+			if err = collect(err); err != nil {
+				return fmt.Errorf("read label times: %w", err)
+			}
+		}
+	}
 	for i, g := range d.req.Selection.Groups {
 		if d.spine != nil {
 			_, more := d.spine.keys(&d.req, g)
@@ -257,7 +265,7 @@ func (d *dataset) bind(ctx context.Context) error {
 			continue
 		}
 		d.beginView(i, opening(g.View))
-		src, err := d.open(ctx, g.View, nil)
+		src, err := d.open(ctx, g.View, nil, needs(labels, g.View))
 		if err != nil {
 			if err = collect(err); err != nil {
 				return fmt.Errorf("open view %s: %w", g.View.ID(), err)
@@ -272,8 +280,8 @@ func (d *dataset) bind(ctx context.Context) error {
 		return problems
 	}
 	d.manifest = d.newManifest()
-	d.manifest.Spine.NullTimes, err = d.checkTimes(ctx, d.spine)
-	return err
+	d.manifest.Spine.NullTimes = nullTimes
+	return nil
 }
 
 // name decides the output columns: a feature's own name, or view__feature with

@@ -135,6 +135,7 @@ type session struct {
 	engine *Engine
 	dir    string
 	held   []func() error // staged copies in use
+	serial int            // of the folders with footers
 }
 
 // stage makes local copies of remote files, held until the session closes.

@@ -77,13 +77,9 @@ func (s *session) shapes(ctx context.Context, files []located, hive bool) ([]sha
 // rows was renamed or dropped, and reading it as null would teach a model that it is; a
 // key or time that a file lacks would lose the file's rows; a type that does not fit is
 // named with its file.
-func (s *session) evolved(ctx context.Context, src *source, files []located) error {
-	if len(files) < 2 {
+func (s *session) evolved(ctx context.Context, src *source, shapes []shape) error {
+	if len(shapes) < 2 {
 		return nil
-	}
-	shapes, err := s.shapes(ctx, files, len(src.hive) > 0)
-	if err != nil || len(shapes) < 2 {
-		return err
 	}
 	v := src.view
 	var problems feature.Problems
@@ -154,100 +150,75 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// vanished reports a feature's column that is missing from a file all of whose rows are
-// newer than any row of the files that have it. Files without statistics prove nothing.
+// vanished reports a feature's column that is missing from a file most of whose rows are
+// newer than any row of the files that have it. Files may overlap in time: late rows are in
+// the files of later days. Where the footers do not tell, the times themselves are read, of
+// these files only; files that are not here prove nothing then.
 func (s *session) vanished(ctx context.Context, src *source, shapes []shape, name, column string) (*feature.Problem, error) {
-	var with, without []located
-	known, extra := map[string]bool{}, map[string]bool{}
+	var with, without []shape
+	known := map[string]bool{}
 	for _, sh := range shapes {
 		if _, ok := sh.types[column]; ok {
-			with = append(with, sh.files...)
+			with = append(with, sh)
 			for c := range sh.types {
 				known[c] = true
 			}
 		} else {
-			without = append(without, sh.files...)
+			without = append(without, sh)
 		}
 	}
 	if len(with) == 0 || len(without) == 0 {
 		return nil, nil
 	}
-	times, err := s.eventTimes(ctx, src, append(slices.Clone(with), without...))
+	last := feature.NoTime
+	times, err := s.eventTimes(ctx, src, with)
 	if err != nil {
 		return nil, err
 	}
-	last := feature.NoTime
-	for _, f := range with {
-		r, ok := times[f.local]
-		if !ok {
-			return nil, nil
-		}
-		last = max(last, r.hi)
-	}
-	for _, f := range without {
-		r, ok := times[f.local]
-		if !ok || r.lo <= last {
-			continue
-		}
-		for _, sh := range shapes {
-			if slices.ContainsFunc(sh.files, func(g located) bool { return g.local == f.local }) {
-				for c := range sh.types {
-					extra[c] = !known[c]
+	for _, sh := range with {
+		for _, f := range sh.files {
+			r, ok := times[f.local]
+			if !ok {
+				if r, ok, err = s.readTimes(ctx, src, sh, f); err != nil || !ok {
+					return nil, err
 				}
 			}
+			last = max(last, r.hi)
 		}
-		var names []string
-		for c, is := range extra {
-			if is {
-				names = append(names, c)
+	}
+	if times, err = s.eventTimes(ctx, src, without); err != nil {
+		return nil, err
+	}
+	for _, sh := range without {
+		for _, f := range sh.files {
+			r, ok := times[f.local]
+			newer := ok && r.lo > last
+			if !newer && (!ok || r.hi > last) {
+				if newer, err = s.mostlyAfter(ctx, src, sh, f, last); err != nil {
+					return nil, err
+				}
+			}
+			if newer {
+				p := gone(src, sh, f, known, name, column)
+				return &p, nil
 			}
 		}
-		sort.Strings(names)
-		hint := "if it was dropped on purpose, publish a new version of the view without it"
-		if len(names) > 0 {
-			hint = "it has " + strings.Join(names, ", ") + ", which the older files do not: if it was renamed, read the files with a query source that takes either (coalesce)"
-		}
-		p := withRemedy(problemAt(src.view, "features."+name, "column %q is gone: %s, which is newer than every file that has it, lacks it", column, f.Path), "%s", hint)
-		return &p, nil
 	}
 	return nil, nil
 }
 
-// eventTimes reads the range of event times of each file from the footers. Files without
-// statistics are left out.
-func (s *session) eventTimes(ctx context.Context, src *source, files []located) (map[string]timeRange, error) {
-	column := src.view.Source.TimestampField
-	list := make([]string, len(files))
-	for i, f := range files {
-		list[i] = sql.Literal(f.local)
-	}
-	types, err := s.describe(ctx, readParquet(files[:1], len(src.hive) > 0))
-	if err != nil {
-		return nil, err
-	}
-	bound := func(stat string) (string, bool) {
-		return micros(try(stat, types[column]), types[column], src.view.Source.TimestampUnit)
-	}
-	lo, ok := bound("stats_min_value")
-	hi, _ := bound("stats_max_value")
-	if !ok {
-		return nil, nil
-	}
-	out := map[string]timeRange{}
-	query := fmt.Sprintf("SELECT file_name, min(%s), max(%s), count(*) FILTER (%s IS NULL OR %s IS NULL) FROM parquet_metadata([%s]) WHERE path_in_schema = %s GROUP BY file_name",
-		lo, hi, lo, hi, strings.Join(list, ", "), sql.Literal(column))
-	err = s.Each(ctx, query, func(scan func(dest ...any) error) error {
-		var (
-			name         string
-			first, last  *int64
-			unknown      int64
-			err          = scan(&name, &first, &last, &unknown)
-			hasBothTimes = first != nil && last != nil && unknown == 0
-		)
-		if hasBothTimes {
-			out[name] = timeRange{feature.Micros(*first), feature.Micros(*last)}
+// gone says that a column is missing from a file, and what the file has instead.
+func gone(src *source, sh shape, f located, known map[string]bool, name, column string) feature.Problem {
+	var extra []string
+	for c := range sh.types {
+		if !known[c] {
+			extra = append(extra, c)
 		}
-		return err
-	})
-	return out, err
+	}
+	sort.Strings(extra)
+	hint := "if it was dropped on purpose, publish a new version of the view without it"
+	if len(extra) > 0 {
+		hint = "it has " + strings.Join(extra, ", ") + ", which the older files do not: if it was renamed, read the files with a query source that takes either (coalesce)"
+	}
+	return withRemedy(problemAt(src.view, "features."+name, "column %q is gone: %s, whose rows are newer than those of every file that has it, lacks it", column, f.Path), "%s", hint)
 }

@@ -2,19 +2,27 @@ package offline
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/hearthstore/hearth/feature"
 )
 
 // What may change between the files of a source, and what is an error that names the file.
-// Seen red without evolved: the renamed column reads as null, the rows without a key are gone.
+// Seen red without evolved: the renamed column reads as null, the rows without a key are gone; and with
+// mostlyAfter always false ("renamed, late rows" passes) or always true ("beside" is refused).
 func TestFilesEvolve(t *testing.T) {
 	t.Parallel()
 	e := openEngine(t)
 	const jan, feb, mar = "TIMESTAMP '2021-01-05'", "TIMESTAMP '2021-02-05'", "TIMESTAMP '2021-03-05'"
+	hours := func(from string, first, end int, columns string) string {
+		return fmt.Sprintf("SELECT 1 AS k, %s + INTERVAL (i) HOUR AS at, %s FROM range(%d, %d) r(i)", from, columns, first, end)
+	}
 	for name, c := range map[string]struct {
 		files []string // in order of time
 		kind  feature.Type
@@ -28,6 +36,11 @@ func TestFilesEvolve(t *testing.T) {
 		"lacks it within": {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at", "SELECT 1 AS k, " + mar + " AS at, 5 AS a"}, feature.Int64, nil},
 		"renamed": {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at, 5 AS amount"}, feature.Int64,
 			[]string{`column "a" is gone`, "1.parquet", "it has amount", "coalesce"}},
+		// Files overlap where rows come late: day by day, and the first of the new ones goes back two days.
+		"renamed, late rows": {[]string{hours(jan, 0, 24, "5 AS a"), hours(jan, 20, 48, "5 AS a"), hours(jan, 46, 72, "5 AS amount") + " UNION ALL " + hours(jan, 3, 5, "5 AS amount")}, feature.Int64,
+			[]string{`column "a" is gone`, "2.parquet", "it has amount"}},
+		// Two writers side by side, one of which never had the column.
+		"beside":    {[]string{hours(jan, 0, 240, "5 AS a"), hours(jan, 1, 242, "7 AS other")}, feature.Int64, nil},
 		"dropped":   {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at"}, feature.Int64, []string{`column "a" is gone`, "1.parquet", "new version"}},
 		"text":      {[]string{"SELECT 1 AS k, " + jan + " AS at, 5 AS a", "SELECT 1 AS k, " + feb + " AS at, '5' AS a"}, feature.Int64, []string{"in ", "1.parquet", `column "a" has type VARCHAR`}},
 		"to text":   {[]string{"SELECT 1 AS k, " + jan + " AS at, 'x' AS a", "SELECT 1 AS k, " + feb + " AS at, 7 AS a"}, feature.String, []string{"1.parquet", `column "a" has type INTEGER`}},
@@ -61,6 +74,30 @@ func TestFilesEvolve(t *testing.T) {
 				t.Errorf("%s: Check says %q, the build %v, want %q", name, problems.Error(), err, want)
 			}
 		}
+	}
+}
+
+// Files without statistics do not hide that a column is gone: their times are read.
+// Seen red with readTimes and mostlyAfter answering false.
+func TestColumnGoneWithoutStatistics(t *testing.T) {
+	t.Parallel()
+	type renamed struct {
+		K      int64 `parquet:"k"`
+		At     int64 `parquet:"at,timestamp(microsecond)"`
+		Amount int64 `parquet:"amount"`
+	}
+	e, dir := openEngine(t), t.TempDir()
+	days(t, filepath.Join(dir, "facts"), 2, func(int, []dayRow) []parquet.WriterOption {
+		return []parquet.WriterOption{parquet.SkipPageBounds("at")}
+	})
+	if err := parquet.WriteFile(filepath.Join(dir, "facts", "day=2021-01-02", "z.parquet"), []renamed{{1, dayOf(1, time.Hour), 1}, {1, dayOf(2, 0), 1}, {1, dayOf(3, 0), 1}}, parquet.SkipPageBounds("at")); err != nil {
+		t.Fatal(err)
+	}
+	v := feature.View{Name: "v", Version: 1, JoinKeys: []feature.JoinKey{{Name: "k", Type: feature.Int64}}, Source: feature.Source{Path: filepath.Join(dir, "facts"), TimestampField: "at"},
+		Features: []feature.Feature{{Field: feature.Field{Name: "a", Type: feature.Int64}}}}
+	text := e.Check(t.Context(), &feature.Project{Views: []feature.View{v}}).Error()
+	if !strings.Contains(text, `column "a" is gone`) || !strings.Contains(text, "z.parquet") || !strings.Contains(text, "it has amount") {
+		t.Errorf("check says %q", text)
 	}
 }
 

@@ -193,13 +193,31 @@ func (s *stage) download(ctx context.Context, group *errgroup.Group, f located) 
 	return nil
 }
 
-// part downloads one range, of exactly the listed version of the object.
+// part downloads one range into a partial copy.
 func (s *stage) part(ctx context.Context, f located, partial string, from, to int64) error {
+	return s.ranged(ctx, f, from, to, func(body io.Reader) (n int64, err error) {
+		out, err := os.OpenFile(partial, os.O_WRONLY, 0o600)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, out.Close()) }()
+		if n, err = io.Copy(io.NewOffsetWriter(out, from), body); err != nil {
+			return n, err
+		}
+		return n, out.Sync()
+	})
+}
+
+// ranged downloads the bytes from and to, both inclusive, of exactly the listed version of an
+// object, and hands them to write, which returns how many there were: again from the first
+// byte when the download breaks.
+func (s *stage) ranged(ctx context.Context, f located, from, to int64, write func(io.Reader) (int64, error)) error {
 	client, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	bucket, key := splitS3(f.Path)
+	in := &s3.GetObjectInput{Bucket: &bucket, Key: &key, IfMatch: aws.String(`"` + f.ETag + `"`), Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))}
 	var last error
 	for attempt := range rangeAttempts {
 		if attempt > 0 {
@@ -207,8 +225,7 @@ func (s *stage) part(ctx context.Context, f located, partial string, from, to in
 				return context.Cause(ctx)
 			}
 		}
-		last = s.tryPart(ctx, client, &s3.GetObjectInput{Bucket: &bucket, Key: &key, IfMatch: aws.String(`"` + f.ETag + `"`), Range: aws.String(fmt.Sprintf("bytes=%d-%d", from, to))},
-			f, partial, from, to)
+		last = s.tryRange(ctx, client, in, f, to-from+1, write)
 		if last == nil || ctx.Err() != nil || errors.Is(last, errChanged) || errors.Is(last, feature.ErrDenied) || errors.Is(last, feature.ErrNotFound) {
 			break
 		}
@@ -216,7 +233,7 @@ func (s *stage) part(ctx context.Context, f located, partial string, from, to in
 	return last
 }
 
-func (s *stage) tryPart(ctx context.Context, client *s3.Client, in *s3.GetObjectInput, f located, partial string, from, to int64) (err error) {
+func (s *stage) tryRange(ctx context.Context, client *s3.Client, in *s3.GetObjectInput, f located, size int64, write func(io.Reader) (int64, error)) (err error) {
 	got, err := client.GetObject(ctx, in)
 	if err != nil {
 		return s3Error(err)
@@ -226,19 +243,14 @@ func (s *stage) tryPart(ctx context.Context, client *s3.Client, in *s3.GetObject
 	if tag := aws.ToString(got.ETag); tag != "" && tag != `"`+f.ETag+`"` {
 		return fmt.Errorf("%w: the object was replaced; run again", errChanged)
 	}
-	out, err := os.OpenFile(partial, os.O_WRONLY, 0o600)
+	n, err := write(io.LimitReader(got.Body, size))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	n, err := io.Copy(io.NewOffsetWriter(out, from), io.LimitReader(got.Body, to-from+1))
-	if err != nil {
-		return err
+	if n != size {
+		return fmt.Errorf("%s: %w", *in.Range, io.ErrUnexpectedEOF)
 	}
-	if n != to-from+1 {
-		return fmt.Errorf("bytes %d-%d: %w", from, to, io.ErrUnexpectedEOF)
-	}
-	return out.Sync()
+	return nil
 }
 
 func splitS3(path string) (bucket, key string) {

@@ -19,6 +19,9 @@ import (
 type located struct {
 	feature.File
 	local string
+	// footer is true when local holds the file's footer only: its schema and statistics can
+	// be read, its rows cannot.
+	footer bool
 }
 
 func isRemote(path string) bool { return strings.HasPrefix(path, "s3://") }

@@ -45,7 +45,7 @@ func (e *Engine) Latest(ctx context.Context, req feature.LatestRequest, emit fun
 	if req.View.Source.Query != "" {
 		only = nil
 	}
-	src, err := s.open(ctx, req.View, only)
+	src, err := s.open(ctx, req.View, only, always)
 	if err != nil {
 		return stats, err
 	}

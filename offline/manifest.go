@@ -72,7 +72,8 @@ type SnapshotManifest struct {
 // InputFile is one file that was read.
 type InputFile struct {
 	feature.File
-	Rows int64 `json:"rows,omitempty"`
+	Rows    int64 `json:"rows,omitempty"`
+	Skipped bool  `json:"skipped,omitempty"` // not read: by its footer or folder, no row of it can matter to a label
 }
 
 // SpineManifest describes the label rows.
@@ -182,8 +183,9 @@ func (d *dataset) newManifest() *Manifest {
 		for _, jk := range g.View.JoinKeys {
 			v.JoinKeys[jk.Name] = d.req.keyColumn(g, jk.Name)
 		}
-		for _, f := range d.sources[g.View.ID()].files {
-			v.Files = append(v.Files, InputFile{File: f.File})
+		src := d.sources[g.View.ID()]
+		for _, f := range src.files {
+			v.Files = append(v.Files, InputFile{File: f.File, Skipped: src.skipped[f.Path]})
 		}
 		for _, c := range d.columns {
 			if c.group == i && c.index >= 0 {

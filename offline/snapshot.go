@@ -129,7 +129,7 @@ func (d *dataset) knownEntities(ctx context.Context, req SnapshotRequest) (strin
 		src, ok := d.sources[g.View.ID()]
 		if !ok {
 			var err error
-			if src, err = d.open(ctx, g.View, nil); err != nil {
+			if src, err = d.open(ctx, g.View, nil, timeRange{feature.NoTime, req.At}); err != nil {
 				return "", fmt.Errorf("open view %s: %w", g.View.ID(), err)
 			}
 			d.sources[g.View.ID()] = src

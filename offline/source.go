@@ -27,6 +27,8 @@ type source struct {
 	faults []fault
 	query  string            // the rendered query of a query source
 	varies map[string]string // columns whose type differs between files, and where
+
+	skipped map[string]bool // paths of files whose rows are not read: their footers or folders rule them out
 }
 
 // fault is a condition under which a row cannot become a value.
@@ -120,40 +122,56 @@ func (e *Engine) Files(ctx context.Context, v *feature.View) ([]feature.File, er
 
 // open binds a view's source for reading. A query is run once, into a scratch file, so
 // that everything after reads the same rows. only, when not nil, restricts a path source
-// to these files; a column that they lack but others of the source have is NULL.
-func (s *session) open(ctx context.Context, v *feature.View, only []feature.File) (*source, error) {
+// to these files; a column that they lack but others of the source have is NULL. Of a path
+// source, only rows whose event time lies in the range are asked for: remote files that
+// cannot hold any are not downloaded.
+func (s *session) open(ctx context.Context, v *feature.View, only []feature.File, in timeRange) (*source, error) {
 	files, query, err := s.engine.locate(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	src := &source{view: v, files: files, query: query}
-	if query == "" && only != nil {
+	if query != "" {
+		if err := s.stage(ctx, files); err != nil {
+			return nil, err
+		}
+		if src.from, err = s.materialize(ctx, query); err != nil {
+			return nil, fmt.Errorf("query %s: %w", v.Source.Query, err)
+		}
+		if src.types, err = s.describe(ctx, src.from); err != nil {
+			return nil, src.unreadable(err)
+		}
+		return src.bound()
+	}
+	if only != nil {
 		if src.files, err = choose(files, only); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.stage(ctx, src.files); err != nil {
-		return nil, err
+	src.hive = partitions(v.Source.Path, src.files)
+	shapes, read, err := s.fetch(ctx, src, in)
+	if err != nil {
+		return nil, src.unreadable(err)
 	}
-	if query != "" {
-		if src.from, err = s.materialize(ctx, query); err != nil {
-			return nil, fmt.Errorf("query %s: %w", v.Source.Query, err)
-		}
-	} else {
-		src.hive = partitions(v.Source.Path, src.files)
-		src.from = readParquet(src.files, len(src.hive) > 0)
-		if err := s.evolved(ctx, src, src.files); err != nil {
-			return nil, src.unreadable(err)
-		}
+	src.skip(read)
+	if err := s.kept(ctx, src, shapes); err != nil {
+		return nil, src.unreadable(err)
 	}
+	if err := s.evolved(ctx, src, shapes); err != nil {
+		return nil, src.unreadable(err)
+	}
+	src.from = readParquet(read, len(src.hive) > 0)
 	if src.types, err = s.describe(ctx, src.from); err != nil {
 		return nil, src.unreadable(err)
 	}
-	if len(src.files) < len(files) && src.lacks() {
-		if err := s.stage(ctx, files); err != nil {
+	if len(read) < len(files) && src.lacks() { // other files may have it
+		if files, err = s.footers(ctx, files); err != nil {
 			return nil, err
 		}
-		if err := s.evolved(ctx, src, files); err != nil {
+		if shapes, err = s.staged(ctx, src, files); err != nil {
+			return nil, src.unreadable(err)
+		}
+		if err := s.evolved(ctx, src, shapes); err != nil {
 			return nil, src.unreadable(err)
 		}
 		all, err := s.describe(ctx, readParquet(files, len(src.hive) > 0))
@@ -162,6 +180,39 @@ func (s *session) open(ctx context.Context, v *feature.View, only []feature.File
 		}
 		src.complete(all)
 	}
+	return src.bound()
+}
+
+// staged returns the schemas of files, after those without a local footer were downloaded.
+func (s *session) staged(ctx context.Context, src *source, files []located) ([]shape, error) {
+	var whole []located
+	for _, f := range files {
+		if !f.footer {
+			whole = append(whole, f)
+		}
+	}
+	if err := s.stage(ctx, whole); err != nil {
+		return nil, err
+	}
+	return s.shapes(ctx, files, len(src.hive) > 0)
+}
+
+// skip notes which files are not read.
+func (src *source) skip(read []located) {
+	if len(read) == len(src.files) {
+		return
+	}
+	src.skipped = make(map[string]bool, len(src.files)-len(read))
+	for _, f := range src.files {
+		src.skipped[f.Path] = true
+	}
+	for _, f := range read {
+		delete(src.skipped, f.Path)
+	}
+}
+
+// bound returns the source with its columns mapped, or every problem.
+func (src *source) bound() (*source, error) {
 	if problems := src.bind(); len(problems) > 0 {
 		return nil, problems
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/offline/internal/duck"
@@ -110,19 +111,37 @@ func (s *session) countRows(ctx context.Context, sp *spine, readable []located) 
 	return nil
 }
 
-// checkTimes refuses infinite label times: the newest row would match them, from any future.
-func (s *session) checkTimes(ctx context.Context, sp *spine) (nullTimes int64, err error) {
-	var infinite int64
+// checkTimes counts the labels without a time, finds the range of the others (never, when
+// there is none), and refuses infinite ones: the newest row would match them, from any future.
+func (s *session) checkTimes(ctx context.Context, sp *spine) (nullTimes int64, in timeRange, err error) {
+	var (
+		infinite    int64
+		first, last *int64
+	)
 	col := sql.Ident(sp.timeCol)
-	query := fmt.Sprintf("SELECT count(*) FILTER (%s IS NULL), count(*) FILTER (%s IS NOT NULL AND %s IS NULL) FROM %s", col, col, sp.time, sp.from)
-	if err := s.QueryRow(ctx, query, &nullTimes, &infinite); err != nil {
-		return 0, err
+	query := fmt.Sprintf("SELECT count(*) FILTER (%s IS NULL), count(*) FILTER (%s IS NOT NULL AND %s IS NULL), min(%s), max(%s) FROM %s", col, col, sp.time, sp.time, sp.time, sp.from)
+	if err := s.QueryRow(ctx, query, &nullTimes, &infinite, &first, &last); err != nil {
+		return 0, never, err
 	}
 	if infinite > 0 {
-		return 0, feature.Problems{withRemedy(spineProblem("timestamp_field", "%d rows have an infinite or unrepresentable time in column %q", infinite, sp.timeCol),
+		return 0, never, feature.Problems{withRemedy(spineProblem("timestamp_field", "%d rows have an infinite or unrepresentable time in column %q", infinite, sp.timeCol),
 			"give these labels a time, or NULL to keep the rows without features")}
 	}
-	return nullTimes, nil
+	if first == nil || last == nil {
+		return nullTimes, never, nil
+	}
+	return nullTimes, timeRange{feature.Micros(*first), feature.Micros(*last)}, nil
+}
+
+// needs is the range of event times that can matter to labels in a range.
+func needs(labels timeRange, v *feature.View) timeRange {
+	switch ttl := feature.Micros(v.TTL / time.Microsecond); {
+	case labels == never:
+		return never
+	case ttl > 0 && labels.lo > feature.NoTime+ttl:
+		return timeRange{labels.lo - ttl, labels.hi}
+	}
+	return timeRange{feature.NoTime, labels.hi}
 }
 
 // textKeys are the spine columns that hold join keys of type string.

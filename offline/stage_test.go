@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ type bucket struct {
 	*httptest.Server
 	backend   *s3mem.Backend
 	downloads atomic.Int64
+	bytes     sync.Map     // key -> *atomic.Int64: bytes of it that were served
 	fail      atomic.Int64 // so many downloads from now on fail
 	denied    atomic.Bool
 }
@@ -51,10 +53,31 @@ func newBucket(t *testing.T) *bucket {
 				return
 			}
 		}
-		server.ServeHTTP(w, r)
+		n, _ := b.bytes.LoadOrStore(strings.TrimPrefix(r.URL.Path, "/lake/"), &atomic.Int64{})
+		server.ServeHTTP(&counted{w, n.(*atomic.Int64)}, r)
 	}))
 	t.Cleanup(b.Close)
 	return b
+}
+
+// counted counts what is written through it.
+type counted struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// served returns how many bytes of an object went out since the last call.
+func (b *bucket) served(key string) int64 {
+	if n, ok := b.bytes.Load(key); ok {
+		return n.(*atomic.Int64).Swap(0)
+	}
+	return 0
 }
 
 func (b *bucket) put(t *testing.T, key string, body []byte) {

@@ -140,6 +140,7 @@ func viewSourceTable(s *feature.Source) value {
 		key("query", localPath(&s.Query), `File of a SQL query over {{source "name"}}, instead of path. Windows and counters are computed there.`),
 		key("timestamp_field", nonEmpty(&s.TimestampField), "Column of the event time: when the fact held.").must(),
 		key("timestamp_unit", enum(&s.TimestampUnit, "s", "ms", "us", "ns"), "Unit of event times that are whole numbers since 1970.").absent("the column is a date or timestamp"),
+		key("time_partitions", timePartitions(&s.TimePartitions), "A promise: the folders' names give the event time, in UTC, as in day=%Y-%m-%d or year=%Y/month=%m. Training sets then leave folders out unread; a file that breaks the promise is an error.").absent("names of folders leave nothing out"),
 		key("created_timestamp_column", nonEmpty(&s.CreatedTimestampColumn), "Column of the time at which the row became known. It breaks ties and is what known_at compares."),
 		key("deleted_column", nonEmpty(&s.DeletedColumn), "Boolean column: true deletes the key (a tombstone)."),
 		key("field_mapping", mapping(&s.FieldMapping, "source column", "feature or join key"), "Columns whose names differ from the feature or join key they hold."),
@@ -390,7 +391,7 @@ func s3Table(s *S3) value {
 		key("region", text(&s.Region), "Region.").absent("as the AWS environment says"),
 		key("path_style", boolean(&s.PathStyle), "Put the bucket into the path instead of the host name.").or("false"),
 		key("staging_dir", localPath(&s.StagingDir), "Folder that objects are copied to before they are read.").or(".hearth/staging"),
-		key("staging", size(&s.Staging), "Space that staged objects may take.").absent("no bound"),
+		key("staging", size(&s.Staging), "Space that staged objects may take: those used least recently go first, those in use stay.").absent("20GiB"),
 	})
 }
 

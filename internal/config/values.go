@@ -277,6 +277,12 @@ func size(dst *int64) value {
 	return v
 }
 
+// timePartitions is a pattern of folder names.
+func timePartitions(dst *feature.TimePartitions) value {
+	return checked((*string)(dst), "pattern of folders", "write name=pattern with %Y, then %m, %d and %H as far as the folders go: day=%Y-%m-%d, year=%Y/month=%m/day=%d, dt=%Y%m%d/hour=%H",
+		map[string]any{"type": "string", "pattern": "=.*%Y"}, func(s string) bool { return s != "" && feature.TimePartitions(s).Validate() == nil })
+}
+
 // path is a file or folder, relative to the configuration file; a URL (s3://…) is kept.
 func path(dst *string) value {
 	v := nonEmpty(dst)
