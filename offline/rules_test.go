@@ -12,13 +12,23 @@ import (
 )
 
 // The rules of docs/TRAINING_SETS.md, one by one, on data that can be read here. That the
-// join keeps to them everywhere is TestJoinEqualsReference.
+// join keeps to them everywhere is TestJoinEqualsReference. By the rows of section 6 of the design:
+//
+//	1 rows       TestRuleSpineRowsOnce, TestSpineColumnsUnchanged
+//	2 versions   TestRuleNewestWithinTTL, TestRuleTiesAndKnownAt, TestSameInputsSameBytes, TestTiesAreTheRule
+//	3 keys       TestRuleKeysAndNulls
+//	4 defaults   TestRuleDefaults
+//	5 columns    TestRuleColumns, TestNamesAndDefaults
+//	6 as:        TestRuleColumns, TestNamesAndDefaults
+//	7 output     TestPublish, TestOutputFormats, TestManifestKeepsSchema, TestAuditFailsTheBuild, TestCancelAtEveryStep
+//	8 memory     TestMemoryBounded, TestMemoryOfManyViews, TestDiskFull
 
 // small is a training set over a few rows of SQL.
 type small struct {
 	facts  string // SELECT of k, at and the features a and b; optional created, deleted
 	labels string // SELECT of the spine, its time is t
 	change func(v *feature.View, r *DatasetRequest)
+	built  func(m *Manifest)
 }
 
 // build returns the columns and the rows as text, in the order of the files.
@@ -41,6 +51,9 @@ func (c small) build(t *testing.T, e *Engine) (columns string, rows []string) {
 	m, err := e.BuildDataset(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.built != nil {
+		c.built(m)
 	}
 	return contents(t, e, m)
 }
