@@ -3,26 +3,52 @@ package rewarm
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hearthstore/hearth/feature"
 )
 
-// hotBatch is how many keys are asked for and put at a time: three BatchGetItem at once, and
+// hotBatch is how many keys a worker asks for and puts at a time: three fetches at once, and
 // one pipeline.
-const hotBatch = 300
+const hotBatch = 3 * fetchBatch
+
+// hotPages is what a worker of the hot-first phase holds. keep is apart from the pages, see
+// workPage.
+type hotPages struct {
+	from [hotBatch / fetchBatch]fetched
+	keep []feature.Record
+}
+
+// hotRefs are the hot keys that a run asks for, hottest first.
+func (r *Rewarmer) hotRefs(ctx context.Context, req Request, views viewSet) ([]feature.Ref, error) {
+	if r.cfg.Hot == nil || r.cfg.Source != "" || req.NoHot || req.Range && req.SegmentFrom != 0 {
+		return nil, nil
+	}
+	refs, err := r.cfg.Hot.HotKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wanted := make([]feature.Ref, 0, len(refs))
+	for _, ref := range refs {
+		if views.byID[ref.View] != nil {
+			wanted = append(wanted, ref)
+		}
+	}
+	return wanted, nil
+}
 
 // hot brings the hot keys back before the scan begins, hottest first, so that most of the
 // traffic is served long before the run is through. Nothing depends on it: what fails here
 // comes with the scan. Its counts are kept apart.
 func (p *pass) hot(ctx context.Context) error {
 	r := p.r
-	if r.cfg.Hot == nil || r.cfg.Source != "" || p.req.NoHot || p.attempt.HotDone || p.from != 0 || p.before.Scanned > 0 {
+	if p.attempt.HotDone || p.before.Scanned > 0 {
 		return nil
 	}
 	began := r.cfg.Clock.Now()
-	refs, err := r.cfg.Hot.HotKeys(ctx)
+	wanted, err := r.hotRefs(ctx, p.req, p.views)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -30,22 +56,35 @@ func (p *pass) hot(ctx context.Context) error {
 		r.cfg.Logger.Warn("hot keys are not known: scanning at once", "err", err)
 		return nil
 	}
-	wanted := make([]feature.Ref, 0, len(refs))
-	for _, ref := range refs {
-		if p.views.byID[ref.View] != nil && (p.cold == nil || p.cold(ref)) {
-			wanted = append(wanted, ref)
+	if p.cold != nil {
+		kept := wanted[:0]
+		for _, ref := range wanted {
+			if p.cold(ref) {
+				kept = append(kept, ref)
+			}
 		}
+		wanted = kept
 	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	from, ok := r.cfg.Backing.(Fetcher)
+	if !ok {
+		from = getFetcher{r}
+	}
+	memory := sync.Pool{New: func() any { return new(hotPages) }}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.cfg.Workers)
 	for asked := 0; asked < len(wanted) && gctx.Err() == nil; asked += hotBatch {
 		batch := wanted[asked:min(asked+hotBatch, len(wanted))]
 		g.Go(func() error {
-			var failed []failedRef // the scan meets them again and lists them
-			c, err := p.putRefs(gctx, batch, &failed, nil)
+			m := memory.Get().(*hotPages)
+			defer memory.Put(m)
+			c, err := p.hotPut(gctx, from, batch, m)
 			p.mu.Lock()
 			p.rep.HotAsked += len(batch)
 			p.rep.HotWritten += c.Written
+			p.rep.HotReadUnits += c.ReadUnits
 			p.mu.Unlock()
 			return err
 		})
@@ -63,4 +102,32 @@ func (p *pass) hot(ctx context.Context) error {
 		return nil
 	}
 	return p.change(ctx, func(a *attempt) { a.HotDone = true })
+}
+
+// hotPut brings up to hotBatch keys.
+func (p *pass) hotPut(ctx context.Context, from Fetcher, refs []feature.Ref, m *hotPages) (c Counts, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	pages := m.from[:0]
+	for at := 0; at < len(refs); at += fetchBatch {
+		part := refs[at:min(at+fetchBatch, len(refs))]
+		pages = pages[:len(pages)+1]
+		to := &pages[len(pages)-1]
+		g.Go(func() error { return p.scanner.fetch(gctx, from, part, to) })
+	}
+	if err := g.Wait(); err != nil {
+		return c, err
+	}
+	read := p.r.cfg.Clock.Now()
+	var failed []failedRef // the scan meets them again and lists them
+	m.keep = m.keep[:0]
+	for i := range pages {
+		for _, page := range pages[i].pages[:pages[i].n] {
+			c.ReadUnits += page.ReadUnits
+			if m.keep, err = p.judge(m.keep, page.Records, &c, &failed); err != nil {
+				return c, err
+			}
+		}
+	}
+	err = p.put(ctx, m.keep, read, &c, &failed, nil) // fills c, so it comes before the return
+	return c, err
 }

@@ -31,9 +31,14 @@ type Plan struct {
 	SegmentFrom int `json:"segment_from"`
 	SegmentTo   int `json:"segment_to"`
 
-	ReadUnits float64  `json:"read_units"`
-	Dollars   *float64 `json:"dollars"` // null when the price of the region is not known
+	ReadUnits float64  `json:"read_units"` // of the scan and of the hot keys
+	Dollars   *float64 `json:"dollars"`    // null when the price of the region is not known
 	Region    string   `json:"region,omitempty"`
+
+	// HotKeys is how many keys are read singly before the scan, and HotReadUnits what that
+	// costs: half a unit for each 4 KB of an item.
+	HotKeys      int64   `json:"hot_keys,omitempty"`
+	HotReadUnits float64 `json:"hot_read_units,omitempty"`
 
 	RedisNeeded int64 `json:"redis_needed"` // additional bytes
 	RedisUsed   int64 `json:"redis_used"`
@@ -60,7 +65,12 @@ const (
 	assumedReadRate  = 12_000
 	assumedWriteRate = 200_000
 
+	// redisOverhead is what a master takes beside the values: markers, canaries, scripts and
+	// the buffers of connections.
+	redisOverhead = 256 << 10
+
 	scanUnitBytes = 8 << 10 // per read unit, eventually consistent
+	getUnitBytes  = 4 << 10 // per half a read unit, eventually consistent
 )
 
 // sample is what a look at a few pages found.
@@ -114,6 +124,9 @@ func (r *Rewarmer) plan(ctx context.Context, req Request, views viewSet, table T
 	if r.cfg.Source == "" { // reading anything else costs no read units
 		pl.ReadUnits = float64((pl.Bytes + scanUnitBytes - 1) / scanUnitBytes)
 	}
+	if err := r.planHot(ctx, req, views, s, coldShare, pl); err != nil {
+		return nil, err
+	}
 	if p, ok := r.price(); ok {
 		dollars := pl.ReadUnits / 1e6 * p
 		pl.Dollars = &dollars
@@ -131,7 +144,9 @@ func (r *Rewarmer) plan(ctx context.Context, req Request, views viewSet, table T
 		there = 0
 	}
 	pl.perKey = perKey
-	pl.RedisNeeded = max(pl.Live-there, 0) * perKey
+	if more := pl.Live - there; more > 0 {
+		pl.RedisNeeded = more*perKey + redisOverhead*int64(max(info.Masters, 1))
+	}
 	pl.Fits = pl.RedisMax == 0 || pl.RedisUsed+pl.RedisNeeded <= pl.RedisMax
 
 	reads, writes := req.MaxReadRate, req.MaxWriteRate
@@ -141,12 +156,32 @@ func (r *Rewarmer) plan(ctx context.Context, req Request, views viewSet, table T
 	if writes == 0 {
 		writes = assumedWriteRate * float64(max(info.Masters, 1))
 	}
-	pl.Seconds = max(pl.ReadUnits/reads, float64(pl.Live)/writes)
+	pl.Seconds = max(pl.ReadUnits/reads, float64(pl.Live+pl.HotKeys)/writes)
 	if r.cfg.Objective > 0 {
 		within := pl.Seconds <= r.cfg.Objective.Seconds()
 		pl.Objective, pl.WithinObjective = r.cfg.Objective.Seconds(), &within
 	}
 	return pl, nil
+}
+
+// planHot adds what the hot-first phase reads.
+func (r *Rewarmer) planHot(ctx context.Context, req Request, views viewSet, s sample, coldShare float64, pl *Plan) error {
+	refs, err := r.hotRefs(ctx, req, views)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		pl.Notes = append(pl.Notes, "hot keys are not known, and not planned: "+err.Error())
+		return nil
+	}
+	pl.HotKeys = int64(float64(len(refs)) * coldShare)
+	if _, paid := r.cfg.Backing.(Fetcher); !paid || s.seen == 0 {
+		return nil
+	}
+	each := float64((s.tableBytes/s.seen+getUnitBytes-1)/getUnitBytes) / 2
+	pl.HotReadUnits = float64(pl.HotKeys) * each
+	pl.ReadUnits += pl.HotReadUnits
+	return nil
 }
 
 func existing(info Info, w Warmth, target coldTarget) int64 {
@@ -221,7 +256,7 @@ func (r *Rewarmer) mustFit(ctx context.Context, p *pass, table Table, warmth War
 		return nil
 	}
 	req := p.req
-	req.Range = false // the ranges of all machines must fit together
+	req.Range, req.NoHot = false, true // the ranges of all machines must fit together, whatever comes first
 	pl, err := r.plan(ctx, req, p.views, table, warmth, p.target)
 	if err != nil || pl.Fits {
 		return err
@@ -285,6 +320,9 @@ func (pl *Plan) write(w io.Writer) {
 	}
 	row("table", "%s: %s items, %s", pl.Table, count(pl.Items), size(pl.Bytes))
 	row("to put", "%s (from a sample of %s)", count(pl.Live), count(pl.Sampled))
+	if pl.HotKeys > 0 {
+		row("hot first", "%s keys, %s read units", count(pl.HotKeys), count(int64(pl.HotReadUnits)))
+	}
 	row("segments", "%d-%d of %d", pl.SegmentFrom, pl.SegmentTo, pl.Segments)
 	if pl.Dollars != nil {
 		row("read units", "%s, about $%.2f on demand in %s", count(int64(pl.ReadUnits)), *pl.Dollars, pl.Region)

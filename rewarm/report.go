@@ -57,10 +57,12 @@ type Report struct {
 	HotAsked   int     `json:"hot_asked,omitempty"`   // hot refs that were asked of the table
 	HotWritten int64   `json:"hot_written,omitempty"` // of these, put before the scan began
 	HotSeconds float64 `json:"hot_seconds,omitempty"`
-	Swept      int64   `json:"swept,omitempty"`   // values removed that the table has not
-	Flushes    int     `json:"flushes,omitempty"` // times that the online tier was lost meanwhile
-	Throttled  int64   `json:"throttled"`         // refusals for rate that were waited out
-	SlowDowns  int64   `json:"slow_downs"`        // times that the pace was lowered for live traffic
+	// HotReadUnits is what the hot refs cost, beside ReadUnits.
+	HotReadUnits float64 `json:"hot_read_units,omitempty"`
+	Swept        int64   `json:"swept,omitempty"`   // values removed that the table has not
+	Flushes      int     `json:"flushes,omitempty"` // times that the online tier was lost meanwhile
+	Throttled    int64   `json:"throttled"`         // refusals for rate that were waited out
+	SlowDowns    int64   `json:"slow_downs"`        // times that the pace was lowered for live traffic
 
 	// Export is what came from an export before the table was asked for the rest, which the
 	// other figures are about.
@@ -160,8 +162,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	if r.HotAsked > 0 {
 		row("hot first", "%s of %s in %s", count(r.HotWritten), count(int64(r.HotAsked)), seconds(r.HotSeconds))
 	}
-	if r.ReadUnits > 0 {
-		row("read units", "%s", count(int64(r.ReadUnits+0.5)))
+	if r.ReadUnits+r.HotReadUnits > 0 {
+		row("read units", "%s", count(int64(r.ReadUnits+r.HotReadUnits+0.5)))
 	}
 	row("segments", "%d of %d (%d-%d of %d)", r.SegmentsDone, r.SegmentTo-r.SegmentFrom+1, r.SegmentFrom, r.SegmentTo, r.Segments)
 	if r.ResumedFrom != nil {

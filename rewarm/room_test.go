@@ -21,7 +21,8 @@ func TestHottestPart(t *testing.T) {
 		hot = append(hot, feature.Ref{View: w.views[0].ID(), Key: key(i)})
 	}
 	r := w.rewarmer(func(c *Config) { c.Hot = hotList{refs: hot} })
-	need := w.run(Request{PlanOnly: true}).Plan.RedisNeeded
+	plan := w.run(Request{PlanOnly: true}).Plan
+	need := plan.Live * plan.perKey
 	for _, c := range []struct {
 		share    float64 // of the memory that everything needs
 		hot, all int

@@ -17,6 +17,7 @@ type scanner struct {
 	r         *Rewarmer
 	reads     *pace.Bucket
 	window    *pace.Window // scans in flight
+	fetches   *pace.Window // fetches in flight
 	throttled atomic.Int64
 	moved     stopwatch
 
@@ -26,9 +27,10 @@ type scanner struct {
 
 func (r *Rewarmer) newScanner(maxReadRate float64) *scanner {
 	return &scanner{
-		r:      r,
-		reads:  pace.NewBucket(r.cfg.Clock, maxReadRate, 0),
-		window: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers}),
+		r:       r,
+		reads:   pace.NewBucket(r.cfg.Clock, maxReadRate, 0),
+		window:  pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers}),
+		fetches: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers * hotBatch / fetchBatch}),
 	}
 }
 

@@ -19,6 +19,16 @@ type Backing interface {
 	Table(ctx context.Context) (Table, error)
 }
 
+// Fetcher is a Backing that reads single values as cheaply as it scans. The hot-first phase
+// uses it, if Backing has it, instead of Get.
+type Fetcher interface {
+	// Fetch reads up to fetchBatch values into page, reusing its memory; refs differ. What the
+	// store has not is not on the page. left are refs that it did not read, for its rate or the
+	// size of the answer: they are to be asked for again. Errors match feature.ErrThrottled
+	// where waiting helps.
+	Fetch(ctx context.Context, refs []feature.Ref, page *feature.ScanPage) (left []feature.Ref, err error)
+}
+
 // Table is an estimate of what the backing tier holds. DynamoDB refreshes its own every
 // six hours, so zero may mean "not known yet".
 type Table struct {
@@ -93,6 +103,6 @@ type State interface {
 
 // HotKeys knows what live traffic asks for.
 type HotKeys interface {
-	// HotKeys returns refs, hottest first. Unknown and repeated refs are allowed.
+	// HotKeys returns refs, hottest first, each once. Refs that no store has are allowed.
 	HotKeys(ctx context.Context) ([]feature.Ref, error)
 }

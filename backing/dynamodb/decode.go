@@ -84,7 +84,7 @@ func (d *scanDecoder) decodeGet(text []byte, table string, page *feature.ScanPag
 	d.b, d.i, d.keys, d.ends = text, 0, d.keys[:0], d.ends[:0]
 	defer func() { d.b = nil }()
 	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
-	var answered, named, processed bool
+	var answered, named, processed, consumed bool
 	var foreign int64
 	ok := d.object(func(name []byte) bool {
 		switch string(name) {
@@ -100,6 +100,10 @@ func (d *scanDecoder) decodeGet(text []byte, table string, page *feature.ScanPag
 			was := processed
 			processed = true
 			return !was && d.take('{') && d.take('}')
+		case "ConsumedCapacity": // of the one table
+			was := consumed
+			consumed = true
+			return !was && d.take('[') && d.capacity(page) && d.take(']')
 		}
 		return false
 	})
@@ -107,7 +111,7 @@ func (d *scanDecoder) decodeGet(text []byte, table string, page *feature.ScanPag
 		d.space()
 	}
 	if !ok || d.i != len(d.b) || foreign > 0 || !answered {
-		page.Records = page.Records[:0]
+		page.Records, page.ReadUnits = page.Records[:0], 0
 		return false
 	}
 	d.nameKeys(page)

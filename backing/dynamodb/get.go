@@ -87,7 +87,7 @@ func (s *Store) getBatch(ctx context.Context, refs []feature.Ref, first map[feat
 	}
 	lastProgress := s.clock.Now()
 	for n := 0; ; n++ {
-		sink := &getSink{table: s.cfg.Table}
+		sink := &getSink{table: s.cfg.Table, page: new(feature.ScanPage)}
 		out, callErr := s.batchGet(ctx, keys, sink)
 		left := keys
 		switch {

@@ -17,10 +17,11 @@ import (
 	"github.com/hearthstore/hearth/feature"
 )
 
-// protocol is the client's own protocol with two changes: the checksum of every response is
+// protocol is the client's own protocol with three changes: the checksum of every response is
 // checked before anything is believed (the client's check runs when the body is closed, and
-// its error is only logged), and scan pages and batches of values go to the fast decoder. Signing, retries and
-// errors stay the client's.
+// its error is only logged), and scan pages and batches of values go to the fast decoder, as
+// the requests of Fetch come from where they are written. Signing, retries and errors stay
+// the client's.
 type protocol struct {
 	smithyhttp.ClientProtocol
 	stats *counters
@@ -36,6 +37,23 @@ func (e *errChecksum) Error() string {
 // RetryableError tells the AWS client to send the request again.
 func (e *errChecksum) RetryableError() bool { return true }
 
+// SerializeRequest implements the client's protocol interface.
+func (p *protocol) SerializeRequest(ctx context.Context, schema *smithy.OperationSchema, in smithy.Serializable, req *smithyhttp.Request) error {
+	if err := p.ClientProtocol.SerializeRequest(ctx, schema, in, req); err != nil {
+		return err
+	}
+	sink, ok := ctx.Value(sinkKey{}).(*getSink)
+	if _, get := in.(*ddb.BatchGetItemInput); !ok || !get || sink.body == nil {
+		return nil
+	}
+	whole, err := req.SetStream(bytes.NewReader(sink.body))
+	if err != nil {
+		return &smithy.SerializationError{Err: err}
+	}
+	*req = *whole
+	return nil
+}
+
 // DeserializeResponse implements the client's protocol interface.
 func (p *protocol) DeserializeResponse(ctx context.Context, schema *smithy.OperationSchema, types *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) error {
 	if text := resp.Header.Get("X-Amz-Crc32"); text != "" {
@@ -46,7 +64,7 @@ func (p *protocol) DeserializeResponse(ctx context.Context, schema *smithy.Opera
 		resp.Body = &checkedBody{ReadCloser: resp.Body, hash: crc32.NewIEEE(), want: uint32(want), stats: p.stats}
 	}
 	if sink, ok := ctx.Value(sinkKey{}).(*getSink); ok {
-		if _, get := out.(*ddb.BatchGetItemOutput); get && resp.StatusCode/100 == 2 {
+		if _, get := out.(*ddb.BatchGetItemOutput); get && !sink.stock && resp.StatusCode/100 == 2 {
 			if done, err := sink.take(resp); done || err != nil {
 				return err
 			}
@@ -142,7 +160,9 @@ func (b *pageBuffer) fillFrom(body io.Reader, size int64) error {
 // getSink takes the values of one BatchGetItem from the wire.
 type getSink struct {
 	table string
-	page  feature.ScanPage
+	body  []byte // the request; nil for the client's own writing of it
+	page  *feature.ScanPage
+	stock bool // the answer is for the client's own decoder
 	used  bool // else the answer is with the client's own decoder
 }
 
@@ -155,7 +175,7 @@ func (k *getSink) take(resp *smithyhttp.Response) (done bool, err error) {
 		return false, &smithy.DeserializationError{Err: err}
 	}
 	// Escapes are read in place, and the text may still be needed.
-	if bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, &k.page) {
+	if bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, k.page) {
 		k.used = true
 		return true, nil
 	}

@@ -114,22 +114,11 @@ func (s *Store) scanStock(ctx context.Context, in *ddb.ScanInput, page *feature.
 func (s *Store) takeOutput(out *ddb.ScanOutput, page *feature.ScanPage) error {
 	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
 	for _, item := range out.Items {
-		key := rawOf(item)
-		p, ok := item["p"].(*types.AttributeValueMemberB)
-		if !ok {
+		if rec, ok := recordOf(item); ok {
+			page.Records = append(page.Records, rec)
+		} else {
 			s.stats.foreign.Add(1)
-			continue
 		}
-		rec := feature.Record{Payload: p.Value}
-		var x string
-		if n, ok := item["x"].(*types.AttributeValueMemberN); ok {
-			x = n.Value
-		}
-		if !fillRecord(&rec, key.e, key.v, x) {
-			s.stats.foreign.Add(1)
-			continue
-		}
-		page.Records = append(page.Records, rec)
 	}
 	if len(out.LastEvaluatedKey) > 0 {
 		last := rawOf(out.LastEvaluatedKey)
@@ -142,6 +131,21 @@ func (s *Store) takeOutput(out *ddb.ScanOutput, page *feature.ScanPage) error {
 		page.ReadUnits = aws.ToFloat64(out.ConsumedCapacity.CapacityUnits)
 	}
 	return nil
+}
+
+// recordOf reads an item; false means that it is no value of Hearth.
+func recordOf(item map[string]types.AttributeValue) (rec feature.Record, ok bool) {
+	key := rawOf(item)
+	p, ok := item["p"].(*types.AttributeValueMemberB)
+	if !ok {
+		return rec, false
+	}
+	rec.Payload = p.Value
+	var x string
+	if n, ok := item["x"].(*types.AttributeValueMemberN); ok {
+		x = n.Value
+	}
+	return rec, fillRecord(&rec, key.e, key.v, x)
 }
 
 // fillRecord completes a record from the attributes beside its payload; false means that

@@ -58,7 +58,7 @@ type Config struct {
 	// MaxWriteUnits bounds the write units per second that Put and Delete use, by the sizes of
 	// the items. Defaults to 0: no bound but the table's; throttles slow it down in any case.
 	MaxWriteUnits float64
-	// MaxReadUnits bounds the read units per second that Scan uses, by what DynamoDB reports.
+	// MaxReadUnits bounds the read units per second that Scan and Fetch use, by what DynamoDB reports.
 	// Defaults to 0: no bound.
 	MaxReadUnits float64
 	// ConsistentRead makes Get strongly consistent, for twice the read units. Defaults to
@@ -111,9 +111,11 @@ type Store struct {
 	idle     func()        // closes idle connections
 	slots    chan struct{} // requests of Get and Delete in flight
 
+	fetchInput *ddb.BatchGetItemInput // of every Fetch
+
 	window *pace.Window // batches of Put in flight, over all calls
 	write  *pace.Bucket // units of Put and Delete
-	read   *pace.Bucket // units of Scan
+	read   *pace.Bucket // units of Scan and Fetch
 	order  hitRates
 	forms  forms
 	stats  counters
@@ -163,6 +165,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, log: cfg.Logger, clock: cfg.Clock, idle: func() {}, slots: make(chan struct{}, cfg.Batches)}
 	s.window = pace.NewWindow(pace.WindowConfig{Clock: cfg.Clock, Max: cfg.Batches, MaxPause: 250 * time.Millisecond})
+	s.fetchInput = fetchInput(cfg.Table)
 	s.write = pace.NewBucket(cfg.Clock, cfg.MaxWriteUnits, 0)
 	s.read = pace.NewBucket(cfg.Clock, cfg.MaxReadUnits, 0)
 	if cfg.Endpoint != "" {

@@ -188,29 +188,29 @@ func answerGet(w http.ResponseWriter, r *http.Request, byKey [][]byte) {
 }
 
 // startReplay runs this program as a server of its own, so that its CPU is told apart.
-func startReplay(ctx context.Context, items, segments int) (addr string, stop func(), err error) {
+func startReplay(ctx context.Context, items, segments int) (addr string, pid int, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "-replay", "-items", strconv.Itoa(items), "-segments", strconv.Itoa(segments))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	stop = func() { _ = in.Close(); _ = cmd.Wait() }
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		stop()
-		return "", nil, fmt.Errorf("start the replay server: %w", err)
+		return "", 0, nil, fmt.Errorf("start the replay server: %w", err)
 	}
-	return strings.TrimSpace(line), stop, nil
+	return strings.TrimSpace(line), cmd.Process.Pid, stop, nil
 }

@@ -314,7 +314,7 @@ func (a *App) rewarmConfig(ctx context.Context) (rewarm.Config, error) {
 	}
 	cfg := rewarm.Config{
 		Hot: hotKeys{back, a.clock}, Project: a.cfg.Project.Name,
-		Backing: backingForRewarm{back}, Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
+		Backing: forRewarm(back), Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
 		Progress: a.progress, Clock: a.clock, Logger: a.log,
 		Objective: a.cfg.RecoveryTimeObjective,
 		// A page must not outlive the markers that keep deleted keys deleted.
@@ -335,6 +335,18 @@ type hotKeys struct {
 // HotKeys returns refs, hottest first.
 func (h hotKeys) HotKeys(ctx context.Context) ([]feature.Ref, error) {
 	return hotkeys.Load(ctx, h.state, h.clock.Now())
+}
+
+// forRewarm is a backing tier as a rewarm sees it, with the cheap way to single values if
+// it has one.
+func forRewarm(back backing.Store) rewarm.Backing {
+	if f, ok := back.(rewarm.Fetcher); ok {
+		return struct {
+			backingForRewarm
+			rewarm.Fetcher
+		}{backingForRewarm{back}, f}
+	}
+	return backingForRewarm{back}
 }
 
 type backingForRewarm struct{ backing.Store }
