@@ -23,7 +23,7 @@ func (h hotNow) HotKeys(context.Context) ([]feature.Ref, error) { return h, nil 
 // A plan over DynamoDB Local and redis-server says what the run then takes, within a fifth:
 // items, bytes, read units (hot keys included) and Redis memory. Of the larger table it sees
 // a sample only.
-// Seen red with: redisSize without the key; hot keys left out of the read units;
+// Seen red with: redisSize without the value; hot keys left out of the read units;
 // a scan unit of 4 KB; expired values counted as live.
 func TestPlanAgainstServers(t *testing.T) {
 	t.Parallel()

@@ -145,7 +145,8 @@ func recordOf(item map[string]types.AttributeValue) (rec feature.Record, ok bool
 	if n, ok := item["x"].(*types.AttributeValueMemberN); ok {
 		x = n.Value
 	}
-	return rec, fillRecord(&rec, key.e, key.v, x)
+	ok = fillRecord(&rec, key.e, key.v, x) // before the return copies rec
+	return rec, ok
 }
 
 // fillRecord completes a record from the attributes beside its payload; false means that
