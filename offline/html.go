@@ -21,6 +21,7 @@ var report = template.Must(template.New("report").Funcs(template.FuncMap{
 		return t.Time().Format("2006-01-02")
 	},
 	"stamp": func(t time.Time) string { return t.Format("2006-01-02 15:04 UTC") },
+	"total": total,
 	"short": func(s string) string { return s[:min(16, len(s))] },
 	"width": func(share float64) string { return fmt.Sprintf("%.2f%%", 100*min(max(share, 0), 1)) },
 }).Parse(reportHTML))
@@ -106,6 +107,23 @@ func draw(bars []bar, height int) chart {
 		_, c.Last, _ = strings.Cut(bars[len(bars)-1].label, " to ")
 	}
 	return c
+}
+
+// total sums up many input files.
+func total(files []InputFile) string {
+	var bytes int64
+	skipped := 0
+	for _, f := range files {
+		bytes += f.Size
+		if f.Skipped {
+			skipped++
+		}
+	}
+	text := number(int64(len(files))) + " files · " + number(bytes) + " bytes"
+	if skipped > 0 {
+		text += fmt.Sprintf(" · %d not read", skipped)
+	}
+	return text
 }
 
 // number shows an integer with thousands apart.

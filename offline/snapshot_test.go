@@ -169,11 +169,12 @@ func TestWriteHTML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	read.Views[0].Files = []InputFile{{File: feature.File{Path: "1", Size: 10}}, {File: feature.File{Path: "2", Size: 10}}, {File: feature.File{Path: "3", Size: 10}}, {File: feature.File{Path: "4", Size: 10}, Skipped: true}}
 	var page strings.Builder
 	if err := read.WriteHTML(&page); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{m.Digest, "facts@1", "<svg", "leaks", "Labels over time"} {
+	for _, want := range []string{m.Digest, "facts@1", "<svg", "leaks", "Labels over time", "Match rate", "4 files · 40 bytes · 1 not read"} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page lacks %q", want)
 		}
