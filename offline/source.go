@@ -135,7 +135,9 @@ func (s *session) open(ctx context.Context, v *feature.View, only []feature.File
 		if err := s.stage(ctx, files); err != nil {
 			return nil, err
 		}
-		if src.from, err = s.materialize(ctx, query); err != nil {
+		if src.from, err = s.materialize(ctx, query); duck.IsKind(err, duck.Catalog) {
+			return nil, asProblems(v, "source.query", err)
+		} else if err != nil {
 			return nil, fmt.Errorf("query %s: %w", v.Source.Query, err)
 		}
 		if src.types, err = s.describe(ctx, src.from); err != nil {

@@ -136,5 +136,12 @@ func TestQueryIsChecked(t *testing.T) {
 		if c.want == "" && len(problems) > 0 || c.want != "" && !strings.Contains(problems.Error(), c.want) {
 			t.Errorf("%s: %q, want %q", name, problems.Error(), c.want)
 		}
+		if c.want == "correct the SQL" { // a build says the same
+			req := s.req
+			req.Selection = selectionOf(t, []*feature.View{&v}, ref(t, "facts:*"))
+			if _, err := e.BuildDataset(t.Context(), req); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the build says %v", err)
+			}
+		}
 	}
 }

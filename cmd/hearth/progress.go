@@ -29,6 +29,7 @@ type screen struct {
 	mu      sync.Mutex
 	bar     *progressbar.ProgressBar
 	name    string // of the bar's stage
+	counts  bool   // the bar shows counts and a rate: they are known
 	shown   bool   // the bar may be on the line
 	midLine bool   // text stands on the line, and goes on: no place for a bar
 }
@@ -79,20 +80,25 @@ func (s *screen) show(p telemetry.Progress) {
 	if s.midLine {
 		return
 	}
-	if s.bar == nil || s.name != p.Stage {
+	if counts := p.Done > 0; s.bar == nil || s.name != p.Stage || counts && !s.counts {
 		s.clear()
+		s.counts = counts
 		total := p.Total
 		if total == 0 {
 			total = -1
 		}
 		s.name = p.Stage
-		s.bar = progressbar.NewOptions64(total,
+		options := []progressbar.Option{
 			progressbar.OptionSetWriter(s.to), progressbar.OptionSetDescription(p.Stage),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.Unit),
 			progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(),
-			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionThrottle(100 * time.Millisecond),
 			// Without a total a bar would draw itself from a goroutine of its own, for ever.
-			progressbar.OptionSetSpinnerChangeInterval(0))
+			progressbar.OptionSetSpinnerChangeInterval(0),
+		}
+		if counts {
+			options = append(options, progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.Unit))
+		}
+		s.bar = progressbar.NewOptions64(total, options...)
 	}
 	s.shown = true
 	if p.Total > 0 {
