@@ -277,7 +277,8 @@ func TestServers(t *testing.T) {
 		name string
 		run  func(*servers)
 	}{
-		{"one master is flushed", oneMasterFlushed}, {"killed and resumed", killedAndResumed}, {"writers and readers", writersAndReaders},
+		{"one master is flushed", oneMasterFlushed}, {"ranges on two machines", twoRanges}, {"the hottest part", hottestPart},
+		{"killed and resumed", killedAndResumed}, {"writers and readers", writersAndReaders},
 		{"a second flush", secondFlush}, {"resharding", resharding}, {"the table restarts", tableRestarts}, {"failover", failover},
 	} {
 		if !t.Run(part.name, func(t *testing.T) {

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -55,100 +53,6 @@ type VerifyRequest struct {
 // aligned. Verify uses it, if Online has it, to repair what no put can.
 type Deleter interface {
 	Delete(ctx context.Context, refs []feature.Ref) ([]error, error)
-}
-
-// The kinds of difference.
-const (
-	Missing   = "missing"   // live in the table, absent online
-	Behind    = "older"     // online is older than the table, or holds what the table says is deleted
-	Different = "different" // the same version with other bytes, or not readable online
-	Extra     = "extra"     // only online, or online past its life
-	Ahead     = "ahead"     // online is newer than the table: invariant I5 is broken
-)
-
-// VerifyReport is the outcome of a comparison, and the --json document of `hearth verify`.
-// The counts are of differences that were found, also of those that were repaired.
-type VerifyReport struct {
-	Compared  int64 `json:"compared"` // keys of the table that were compared
-	Missing   int64 `json:"missing"`
-	Older     int64 `json:"older"`
-	Different int64 `json:"different"`
-	Extra     int64 `json:"extra"`
-	Ahead     int64 `json:"ahead"`
-	// Sampled counts the records that the sample took: Compared, and those that need no
-	// counterpart online (expired, of retired views).
-	Sampled      int64   `json:"sampled"`
-	UpperBound95 float64 `json:"upper_bound_95"` // share of keys that differ, at most, with 95 % confidence
-
-	Fraction   float64      `json:"fraction"`
-	Sampling   string       `json:"sampling"`
-	Segments   int          `json:"segments"`             // read, of SegmentsOf
-	SegmentsOf int          `json:"segments_of"`          //
-	Expired    int64        `json:"expired"`              // life over: rightly absent
-	Deleted    int64        `json:"deleted"`              // tombstones, compared as such
-	Unreadable int64        `json:"unreadable"`           // records of the table that are corrupt or of an unknown format
-	Online     int64        `json:"online_keys"`          // keys of the online tier that were looked up in the table
-	Rechecked  int64        `json:"rechecked"`            // looked at again, because a writer may have been between
-	Repaired   int64        `json:"repaired"`             //
-	ReadUnits  float64      `json:"read_units"`           //
-	Seconds    float64      `json:"seconds"`              //
-	Examples   []Difference `json:"differences"`          // at most 100
-	Unrepaired string       `json:"unrepaired,omitempty"` // why something was not repaired
-}
-
-// Difference is one key that differs. It never holds values.
-type Difference struct {
-	Kind     string `json:"kind"`
-	View     string `json:"view"`
-	Key      string `json:"key"`
-	Table    string `json:"table_version,omitempty"`
-	Online   string `json:"online_version,omitempty"`
-	Repaired bool   `json:"repaired,omitempty"`
-}
-
-// Differences is how many keys differ.
-func (v *VerifyReport) Differences() int64 {
-	return v.Missing + v.Older + v.Different + v.Extra + v.Ahead
-}
-
-// OK reports whether the tiers agree on everything that was compared, after repairs.
-func (v *VerifyReport) OK() bool { return v.Differences() == v.Repaired && v.Unreadable == 0 }
-
-// WriteTable writes the report for a person.
-func (v *VerifyReport) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	verdict := "the tiers agree"
-	if !v.OK() {
-		verdict = "THE TIERS DIFFER"
-	}
-	fmt.Fprintf(&b, "verify: %s. %s keys compared in %s", verdict, count(v.Compared), seconds(v.Seconds))
-	if v.Fraction < 1 {
-		fmt.Fprintf(&b, "; with 95 %% confidence at most %.4g %% of all keys differ", 100*v.UpperBound95)
-	}
-	fmt.Fprintf(&b, "\n  missing %s  older %s  different %s  extra %s  ahead %s  unreadable %s  repaired %s\n",
-		count(v.Missing), count(v.Older), count(v.Different), count(v.Extra), count(v.Ahead), count(v.Unreadable), count(v.Repaired))
-	for i, d := range v.Examples {
-		if i == 20 {
-			fmt.Fprintf(&b, "  and %d more\n", v.Differences()-20)
-			break
-		}
-		fmt.Fprintf(&b, "  %s %s/%s", d.Kind, d.View, d.Key)
-		if d.Table != "" {
-			fmt.Fprintf(&b, "  table %s", d.Table)
-		}
-		if d.Online != "" {
-			fmt.Fprintf(&b, "  online %s", d.Online)
-		}
-		if d.Repaired {
-			b.WriteString("  repaired")
-		}
-		b.WriteByte('\n')
-	}
-	if v.Unrepaired != "" {
-		fmt.Fprintf(&b, "  not repaired: %s\n", v.Unrepaired)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 const (
@@ -391,70 +295,6 @@ func (v *verifier) page(ctx context.Context, segment int, page *feature.ScanPage
 	v.r.cfg.Progress.Report(telemetry.Progress{Stage: "verify", Unit: "keys", Done: v.rep.Sampled, Total: max(v.total, v.rep.Sampled)})
 	v.mu.Unlock()
 	return nil
-}
-
-// extras looks for keys that only the online tier has.
-func (v *verifier) extras(ctx context.Context) error {
-	known := v.known.sorted()
-	ids := make([]feature.ViewID, 0, len(v.views.byID))
-	for id := range v.views.byID {
-		ids = append(ids, id)
-	}
-	for _, id := range ids {
-		err := v.r.cfg.Online.Scan(ctx, id, func(refs []feature.Ref) error {
-			var unknown []feature.Ref
-			n := 0
-			for _, ref := range refs {
-				if strings.HasPrefix(string(ref.Key), canaryMember+"=") {
-					continue // a rewarm's own; it dies by itself
-				}
-				n++
-				if _, found := slices.BinarySearch(known, refHash(ref, 0)); !found {
-					ref.Key = feature.Key(strings.Clone(string(ref.Key)))
-					unknown = append(unknown, ref)
-				}
-			}
-			v.mu.Lock()
-			v.rep.Online += int64(n)
-			v.mu.Unlock()
-			return v.lookUp(ctx, unknown)
-		})
-		if err != nil {
-			return fmt.Errorf("scan %s in the online tier: %w", id, err)
-		}
-	}
-	return v.drain(ctx, 1)
-}
-
-// lookUp asks the table for keys that its scan did not show.
-func (v *verifier) lookUp(ctx context.Context, refs []feature.Ref) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	table, err := v.scanner.get(ctx, refs)
-	if err != nil {
-		return err
-	}
-	var absent []feature.Ref
-	for i, ref := range refs {
-		if table[i].Payload == nil && table[i].Err == nil {
-			absent = append(absent, ref)
-		}
-	}
-	if len(absent) == 0 {
-		return nil
-	}
-	online, err := v.r.getAll(ctx, v.r.cfg.Online, absent)
-	if err != nil {
-		return fmt.Errorf("get %d records from the online tier: %w", len(absent), err)
-	}
-	v.mu.Lock()
-	for i, ref := range absent {
-		now := feature.MicrosOf(v.r.cfg.Clock.Now())
-		v.suspect(noSegment, look(v.views.byID[ref.View], ref, feature.GetResult{}, online[i], now))
-	}
-	v.mu.Unlock()
-	return v.drain(ctx, maxPending)
 }
 
 // drain looks at the pending suspects again when there are at least n.
