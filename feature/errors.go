@@ -19,6 +19,9 @@ var (
 	ErrUnreachable = errors.New("tier unreachable")
 	// ErrThrottled marks a request that the store refused for its rate. Retrying later is right.
 	ErrThrottled = errors.New("throttled")
+	// ErrFull marks a write that a tier refused because its memory is full. Waiting does not
+	// help.
+	ErrFull = errors.New("tier is full")
 	// ErrDenied marks missing or wrong credentials or rights. Retrying is useless.
 	ErrDenied = errors.New("access denied")
 	// ErrNotApplied marks a store whose tables do not exist yet: `hearth apply` makes them.

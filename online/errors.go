@@ -20,13 +20,20 @@ import (
 var (
 	// ErrFull marks a write that Redis refused because it is at maxmemory and its policy
 	// evicts nothing. What was stored before is still there.
-	ErrFull = errors.New("redis is full")
+	// It matches feature.ErrFull.
+	ErrFull error = fullError{}
 	// ErrReadOnly marks a write that reached a replica. Retrying after a failover is right.
 	ErrReadOnly = errors.New("redis node is a read-only replica")
 	// ErrTopology marks a configuration that does not fit the server, for example a
 	// Redis Cluster that is used as a single node.
 	ErrTopology = errors.New("redis topology does not fit the configuration")
 )
+
+type fullError struct{}
+
+func (fullError) Error() string { return "redis is full" }
+
+func (fullError) Unwrap() error { return feature.ErrFull }
 
 // NodeError says which Redis node failed. Err matches one of the sentinels.
 type NodeError struct {

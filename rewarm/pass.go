@@ -236,7 +236,7 @@ func (p *pass) segments(ctx context.Context) error {
 
 // systemic tells errors that every other segment would meet as well.
 func systemic(err error) bool {
-	for _, s := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotApplied, feature.ErrConflict, feature.ErrThrottled, errEvicting, errNoRoom} {
+	for _, s := range []error{feature.ErrUnreachable, feature.ErrDenied, feature.ErrNotApplied, feature.ErrConflict, feature.ErrThrottled, feature.ErrFull, errEvicting, errNoRoom} {
 		if errors.Is(err, s) {
 			return true
 		}

@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
-	"github.com/hearthstore/hearth/backing/dynamodb"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/testservers"
 	"github.com/hearthstore/hearth/rewarm"
@@ -42,14 +39,7 @@ func TestPlanAgainstServers(t *testing.T) {
 			view := &feature.View{Name: "planned", Version: 1, TTL: c.ttl, JoinKeys: []feature.JoinKey{{Name: "id", Type: feature.Int64}},
 				Features: []feature.Feature{{Field: feature.Field{Name: "b", Type: feature.Bytes}}}}
 			name := fmt.Sprintf("plan-%d", c.items)
-			table, err := dynamodb.Open(t.Context(), dynamodb.Config{Table: name, Region: testservers.AWSRegion, Endpoint: testservers.SharedDynamoDB(t),
-				Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-					return aws.Credentials{AccessKeyID: testservers.AWSAccessKeyID, SecretAccessKey: testservers.AWSSecretAccessKey}, nil
-				})})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = table.Close() }()
+			table := openTableOf(t, testservers.SharedDynamoDB(t), name)
 			if _, err := table.Apply(t.Context()); err != nil {
 				t.Fatal(err)
 			}

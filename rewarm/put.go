@@ -23,7 +23,7 @@ var errStale = errors.New("page is too old")
 func worthRetry(err error) bool {
 	switch {
 	case errors.Is(err, feature.ErrDenied), errors.Is(err, feature.ErrNotApplied), errors.Is(err, feature.ErrInvalid),
-		errors.Is(err, feature.ErrConflict), errors.Is(err, feature.ErrNotFound), errors.Is(err, feature.ErrCorrupt),
+		errors.Is(err, feature.ErrFull), errors.Is(err, feature.ErrConflict), errors.Is(err, feature.ErrNotFound), errors.Is(err, feature.ErrCorrupt),
 		errors.Is(err, feature.ErrUnknownFormat), errors.Is(err, context.Canceled):
 		return false
 	}
@@ -112,6 +112,12 @@ func (p *pass) putBatch(ctx context.Context, recs []feature.Record, read time.Ti
 			return ctx.Err()
 		}
 		recs = left
+		if errors.Is(first, feature.ErrFull) { // no record's own fault
+			if p.room != nil { // there was less room than planned
+				return errNoRoom
+			}
+			return fmt.Errorf("put %d records (first %s) into the online tier: %w", len(recs), recs[0].Ref, first)
+		}
 		throttled := errors.Is(first, feature.ErrThrottled)
 		if throttled {
 			p.throttled.Add(1)

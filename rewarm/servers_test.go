@@ -119,8 +119,12 @@ func (d documents) Delete(ctx context.Context, name string, revision int64) erro
 }
 
 func openTable(t testing.TB, endpoint string) *dynamodb.Store {
+	return openTableOf(t, endpoint, project)
+}
+
+func openTableOf(t testing.TB, endpoint, name string) *dynamodb.Store {
 	t.Helper()
-	s, err := dynamodb.Open(t.Context(), dynamodb.Config{Table: project, Region: testservers.AWSRegion, Endpoint: endpoint,
+	s, err := dynamodb.Open(t.Context(), dynamodb.Config{Table: name, Region: testservers.AWSRegion, Endpoint: endpoint,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: testservers.AWSAccessKeyID, SecretAccessKey: testservers.AWSSecretAccessKey}, nil
 		})})
@@ -132,8 +136,12 @@ func openTable(t testing.TB, endpoint string) *dynamodb.Store {
 }
 
 func openOnline(t testing.TB, addrs []string) *online.Store {
+	return openOnlineOf(t, addrs, project)
+}
+
+func openOnlineOf(t testing.TB, addrs []string, name string) *online.Store {
 	t.Helper()
-	s, err := online.Open(t.Context(), online.Config{Project: project, Addrs: addrs, Cluster: len(addrs) > 1})
+	s, err := online.Open(t.Context(), online.Config{Project: name, Addrs: addrs, Cluster: len(addrs) > 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&o.row, "row", "rewarm", "with -profile: the row")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the rounds of one row into this file; the other rows are left out")
 	flag.StringVar(&o.curve, "curve", "", "draw the hot-first curve into this SVG file and measure nothing else")
-	flag.IntVar(&o.requests, "requests", 24_000_000, "with -curve: requests that the reader sees")
+	flag.IntVar(&o.requests, "requests", 2_000_000, "with -curve: requests that the reader sees")
 	flag.IntVar(&o.entries, "entries", 0, "with -curve: entries of the sketch (default: what readers use)")
 	flag.IntVar(&o.sample, "sample", 0, "with -curve: record one request in so many (default: what readers use)")
 	flag.Parse()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -21,13 +22,16 @@ type Config struct {
 	// Zipf-like traffic that sixth is nearly nine tenths of the requests. Each costs about
 	// 130 bytes. Defaults to 200,000: a fifth of a million entities.
 	Entries int
-	// Sample records one in so many refs. Defaults to 8; 1 records all.
+	// Sample records one in so many refs, once the sketch has seen the first warmUp × Entries,
+	// which are all recorded: so it knows its order after a sixth of the requests that it
+	// would take otherwise. Defaults to 8; 1 records all.
 	Sample int
 }
 
 const (
 	stripes = 16 // locks, so that concurrent readers seldom meet
 	rows    = 4  // of the counting table
+	warmUp  = 8  // refs per entry that are recorded before any are left out
 )
 
 // Entry is one hot ref with its weight: how often it was recorded, as an upper estimate.
@@ -42,6 +46,7 @@ type Entry struct {
 // sixteen locks, for one ref in Config.Sample.
 type Sketch struct {
 	sample  uint32
+	young   atomic.Int64 // refs that are still recorded without sampling; below 1 for none
 	stripes [stripes]stripe
 }
 
@@ -71,6 +76,7 @@ func New(cfg Config) *Sketch {
 		cfg.Sample = 8
 	}
 	s := &Sketch{sample: uint32(cfg.Sample)}
+	s.young.Store(warmUp * int64(cfg.Entries))
 	seats := (cfg.Entries + stripes - 1) / stripes
 	width := uint64(2 * max(seats, 16))
 	for i := range s.stripes {
@@ -79,11 +85,12 @@ func New(cfg Config) *Sketch {
 	return s
 }
 
-// Record counts refs, each with probability 1/Sample. It costs a few nanoseconds for a ref
-// that is not sampled, and keeps no part of the caller's memory.
+// Record counts refs: all while the sketch is young, then each with probability 1/Sample. It
+// costs a few nanoseconds for a ref that is not sampled, and keeps no part of the caller's
+// memory.
 func (s *Sketch) Record(refs ...feature.Ref) {
 	for i := range refs {
-		if s.sample == 1 || rand.Uint32N(s.sample) == 0 {
+		if s.sample == 1 || s.young.Load() > 0 && s.young.Add(-1) >= 0 || rand.Uint32N(s.sample) == 0 {
 			s.Add(refs[i], 1)
 		}
 	}
