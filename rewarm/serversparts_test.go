@@ -82,7 +82,7 @@ func hottestPart(s *servers) {
 	// twentieth that stays free is more than they.
 	for _, node := range s.masters() {
 		for i := 0; ; i++ {
-			if _, err := node.Do("SETRANGE", fmt.Sprintf("ballast-%d", i), "80000000", "x"); err == nil {
+			if _, err := node.Do("SETRANGE", fmt.Sprintf("ballast-%d", i), "25000000", "x"); err == nil {
 				break
 			} else if !strings.Contains(err.Error(), "MOVED") {
 				s.Fatal(err)
