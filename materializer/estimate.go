@@ -58,6 +58,7 @@ type estimator struct {
 	fixed          int
 	price, perSecs float64
 	region         string
+	passed         *passed // of several chunks
 }
 
 func (m *Materializer) estimator(v *feature.View) *estimator {
@@ -74,6 +75,10 @@ func (m *Materializer) estimator(v *feature.View) *estimator {
 
 func (e *estimator) add(rows []feature.Row) {
 	for i := range rows {
+		if e.passed.beats(rows[i].Key, rows[i].Event, rows[i].Created) {
+			continue
+		}
+		e.passed.add(rows[i].Key, rows[i].Event, rows[i].Created)
 		size := int64(e.fixed + len(rows[i].Key) + len(rows[i].Features))
 		e.items++
 		e.bytes += size

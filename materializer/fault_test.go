@@ -60,6 +60,26 @@ var scenarios = map[string]struct {
 			w.source.Write("b", 1, rows(7, 11, 7, 3)...)
 		},
 	},
+	"chunks": {
+		prepare: func(w *world) {
+			chunked(w)
+			w.source.Write("a", 1, rows(0, 6, 5, 1)...)
+			w.source.Write("b", 2, append(rows(3, 8, 5, 2), gone(1, 7))...) // of equal times that of the later file stays
+			w.source.Write("c", 3, rows(0, 5, 6, 3)...)
+			w.source.Write("d", 4, append(rows(5, 10, 4, 4), row(1, 8, 4))...)
+		},
+	},
+	"chunks, the youngest first": {
+		prepare: func(w *world) {
+			chunked(w)
+			w.view.Source.CreatedTimestampColumn = "created"
+			w.source.Write("a", 1, rows(0, 6, 5, 1)...)
+			w.must(nil)
+			w.source.Write("a", 2, append(rows(0, 6, 5, 2), gone(3, 6))...)
+			w.source.Write("b", 3, append(rows(3, 8, 6, 3), gone(1, 7))...)
+			w.source.Write("c", 4, rows(2, 9, 5, 4)...)
+		},
+	},
 	"full with prune": {
 		prepare: func(w *world) {
 			w.source.Write("a", 1, rows(0, 12, 5, 1)...)
@@ -73,7 +93,7 @@ var scenarios = map[string]struct {
 // TestKilledAnywhere is I6: the process dies at its n-th call of any dependency, with none,
 // a part or all of the call's effect, for every n; the same command run again ends in the
 // state that no kill would have given, and nothing is online that the table does not hold
-// at any time. Red when taken files are saved before the values, when Unchanged goes online
+// at any time. Red when a chunk is recorded before its rows are acknowledged, when taken files are saved before the values, when Unchanged goes online
 // under the new run, and when a prune passes over the deletions of an earlier one.
 func TestKilledAnywhere(t *testing.T) {
 	for name, sc := range scenarios {

@@ -2,6 +2,7 @@ package materializer_test
 
 import (
 	"context"
+	"slices"
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/sim"
@@ -30,4 +31,20 @@ func (b *afterPut) Put(ctx context.Context, recs []feature.Record) ([]feature.Pu
 	results, err := b.Backing.Put(ctx, recs)
 	b.after()
 	return results, err
+}
+
+// refusing is a backing tier that is too busy for one key.
+type refusing struct {
+	*sim.Backing
+	key feature.Key
+}
+
+func (b *refusing) Put(ctx context.Context, recs []feature.Record) ([]feature.PutResult, error) {
+	at := slices.IndexFunc(recs, func(r feature.Record) bool { return r.Key == b.key })
+	if at < 0 {
+		return b.Backing.Put(ctx, recs)
+	}
+	others := slices.Delete(slices.Clone(recs), at, at+1)
+	results, err := b.Backing.Put(ctx, others)
+	return slices.Insert(results, at, feature.PutResult{Err: feature.ErrThrottled}), err
 }

@@ -110,10 +110,15 @@ type Progress struct {
 	// Stray is how many of those no file leads to: deletions by a prune, and values whose
 	// files are gone. A rewarm or a repair brings them (see BeginRepair).
 	Stray int64 `json:"online_behind_stray"`
+	// ChunkBytes is the size of the chunks of a run that took some and did not finish; 0: none.
+	ChunkBytes int64 `json:"chunk_bytes,omitempty"`
 }
 
-// statusPruning is the LastStatus of a slot while a prune is under way.
-const statusPruning = "pruning"
+// The LastStatus of a slot while a run is under way, and while a prune is.
+const (
+	statusRunning = "running"
+	statusPruning = "pruning"
+)
 
 func (p Progress) saved() bool { return len(p.Fields) > 0 }
 
@@ -134,6 +139,17 @@ type Config struct {
 	Logger   *slog.Logger           // defaults to none
 	Progress telemetry.ProgressFunc // defaults to none
 
+	// Reserve draws n consecutive run numbers, larger than all drawn before, for the chunks of
+	// a run (see chunks.go). Without it every run is one chunk.
+	Reserve func(ctx context.Context, n int) (first uint64, err error)
+
+	// ChunkBytes is how many bytes of pending files a run takes before it writes down that
+	// they are taken, and so about how much is read again after a kill. A run has at most 16
+	// chunks or so: those of more files are larger. Defaults to 1 GiB.
+	ChunkBytes int64
+	// PassedKeys is how many keys (about 60 bytes each) a run of several chunks remembers so as
+	// not to send their older rows. Defaults to 2 million.
+	PassedKeys int
 	// BatchSize is how many records travel together. Defaults to 500.
 	BatchSize int
 	// BackingWorkers is how many batches are with the backing tier at once. Defaults to 8.
@@ -190,7 +206,7 @@ func New(cfg Config) (*Materializer, error) {
 		name  string
 		value int
 	}{{"BatchSize", cfg.BatchSize}, {"BackingWorkers", cfg.BackingWorkers}, {"OnlineWorkers", cfg.OnlineWorkers}, {"Attempts", cfg.Attempts},
-		{"MaxFailedBatches", cfg.MaxFailedBatches}, {"MaxRejects", cfg.MaxRejects}, {"PruneKeys", cfg.PruneKeys}} {
+		{"MaxFailedBatches", cfg.MaxFailedBatches}, {"MaxRejects", cfg.MaxRejects}, {"PruneKeys", cfg.PruneKeys}, {"PassedKeys", cfg.PassedKeys}, {"ChunkBytes", int(cfg.ChunkBytes)}} {
 		if n.value < 0 {
 			return nil, fmt.Errorf("new materializer: %w: %s is %d", feature.ErrInvalid, n.name, n.value)
 		}
@@ -201,6 +217,8 @@ func New(cfg Config) (*Materializer, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.ChunkBytes = cmp.Or(cfg.ChunkBytes, 1<<30)
+	cfg.PassedKeys = cmp.Or(cfg.PassedKeys, 2_000_000)
 	cfg.BatchSize = cmp.Or(cfg.BatchSize, 500)
 	cfg.BackingWorkers = cmp.Or(cfg.BackingWorkers, 8)
 	cfg.OnlineWorkers = cmp.Or(cfg.OnlineWorkers, 2)

@@ -60,7 +60,7 @@ func setup(t *testing.T) *world {
 }
 
 func (w *world) new() *materializer.Materializer {
-	cfg := materializer.Config{Source: w.source, Backing: w.backing, Online: w.online, State: w.state, Clock: w.clock,
+	cfg := materializer.Config{Source: w.source, Backing: w.backing, Online: w.online, State: w.state, Clock: w.clock, Reserve: w.reserve,
 		Logger: slog.New(slog.DiscardHandler), BatchSize: 4, BackingWorkers: 2, OnlineWorkers: 2}
 	if w.tune != nil {
 		w.tune(&cfg)
@@ -70,6 +70,24 @@ func (w *world) new() *materializer.Materializer {
 		w.t.Fatal(err)
 	}
 	return m
+}
+
+// tuneMore changes the configuration on top of what does already.
+func (w *world) tuneMore(more func(*materializer.Config)) {
+	before := w.tune
+	w.tune = func(c *materializer.Config) {
+		if before != nil {
+			before(c)
+		}
+		more(c)
+	}
+}
+
+// reserve draws run numbers after those of the requests so far.
+func (w *world) reserve(_ context.Context, n int) (uint64, error) {
+	first := w.run + 1
+	w.run += uint64(n)
+	return first, nil
 }
 
 // inject gives every dependency the same injector.

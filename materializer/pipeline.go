@@ -45,6 +45,7 @@ type pipeline struct {
 	now    feature.Micros // the run's clock time
 	finger uint64
 	erased func(feature.Key) (feature.Micros, bool)
+	passed *passed // nil unless there are several chunks; guarded by mu
 	gate   *gate
 	sample *sample
 	reject *rejects
@@ -66,11 +67,14 @@ type pipeline struct {
 	done   int64
 }
 
-func (m *Materializer) startPipeline(ctx context.Context, r *run, v *feature.View, report *ViewReport, rej *rejects, what mode) *pipeline {
+// startPipeline starts one for records of the run number.
+func (w *work) startPipeline(ctx context.Context, what mode, number uint64) *pipeline {
+	m, r, v := w.m, w.run, w.view
 	batches := m.cfg.BackingWorkers + m.cfg.OnlineWorkers + 2
 	p := &pipeline{
-		m: m, mode: what, view: v, run: r.req.Run, now: r.now, finger: v.Fingerprint(), erased: r.erased, gate: r.gate, sample: r.sample, reject: rej,
-		parent: ctx, report: report,
+		m: m, mode: what, view: v, run: number, now: r.now, finger: v.Fingerprint(), erased: r.erased, gate: r.gate, sample: r.sample, reject: w.rejects,
+		passed: w.passed, done: w.sent,
+		parent: ctx, report: w.report,
 		free: make(chan *batch, batches), toBacking: make(chan *batch, batches), toOnline: make(chan *batch, batches),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
@@ -182,6 +186,9 @@ func (p *pipeline) encode(b *batch, row *feature.Row) error {
 		p.mu.Unlock()
 		return nil
 	}
+	if p.mode == modePut && p.passed != nil && p.beaten(row) {
+		return nil
+	}
 	key := feature.Key(strings.Clone(string(row.Key))) // rows are valid only until emit returns
 	if p.mode == modeHeal {
 		b.recs = append(b.recs, feature.Record{Ref: feature.Ref{View: p.view.ID(), Key: key}})
@@ -208,6 +215,17 @@ func (p *pipeline) encode(b *batch, row *feature.Row) error {
 	}
 	b.recs = append(b.recs, rec)
 	return nil
+}
+
+// beaten counts a row that an earlier chunk has beaten.
+func (p *pipeline) beaten(row *feature.Row) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.passed.beats(row.Key, row.Event, row.Created) {
+		return false
+	}
+	p.report.Backing.Older++
+	return true
 }
 
 // record makes the record of a payload. A deletion is kept for a while even where values
@@ -298,6 +316,10 @@ func (p *pipeline) judge(b *batch, pending []feature.Record, results []feature.P
 	again := pending[:0]
 	for i := range results {
 		rec, res := pending[i], results[i]
+		switch res.Outcome {
+		case feature.Written, feature.Unchanged, feature.Older:
+			p.passed.add(rec.Key, rec.Version.Event, rec.Version.Created)
+		}
 		switch res.Outcome {
 		case feature.Written:
 			p.report.Backing.Written++

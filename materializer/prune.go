@@ -30,7 +30,7 @@ func (w *work) prune(ctx context.Context) error {
 	}
 	before := w.report.Online.Behind
 	defer func() { w.stray = w.report.Online.Behind - before; w.pruned = w.stray == 0 }()
-	p := w.m.startPipeline(ctx, w.run, w.view, w.report, w.rejects, modePrune)
+	p := w.startPipeline(ctx, modePrune, w.run.req.Run)
 	err := w.passes(ctx, p)
 	if cause := p.close(); cause != nil {
 		return cause

@@ -46,8 +46,13 @@ type ViewReport struct {
 	RemovedFiles int      `json:"removed_files"`
 	Removed      []string `json:"removed,omitempty"` // the first of them
 
+	// Chunks is in how many parts the files were to be taken, ChunksRecorded how many of those
+	// no later run reads again.
+	Chunks         int `json:"chunks"`
+	ChunksRecorded int `json:"chunks_recorded"`
+
 	RowsRead int64            `json:"rows_read"`
-	Latest   int64            `json:"latest"` // entities with a value
+	Latest   int64            `json:"latest"` // entities with a value, of each chunk
 	Rejected int64            `json:"rejected"`
 	Reasons  map[string]int64 `json:"reject_reasons,omitempty"`
 	Rejects  string           `json:"rejects_file,omitempty"`
@@ -218,6 +223,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 		if v.RemovedFiles > 0 {
 			fmt.Fprintf(&b, "%s: %d files are gone since the last run (their values stay; --full --prune deletes what vanished)\n", v.View, v.RemovedFiles)
+		}
+		if v.Chunks > 1 && v.ChunksRecorded < v.Chunks && !r.DryRun {
+			fmt.Fprintf(&b, "%s: %d of %d chunks of its files are done and will not be read again; the next run goes on with the rest\n", v.View, v.ChunksRecorded, v.Chunks)
 		}
 		if v.Backing.Erased > 0 {
 			fmt.Fprintf(&b, "%s: %d rows are of forgotten entities and were passed over; remove them from the source\n", v.View, v.Backing.Erased)

@@ -143,7 +143,6 @@ func (m *Materializer) view(ctx context.Context, r *run, v *feature.View, report
 	if err != nil {
 		return false, err
 	}
-	report.Files = len(files.take)
 	report.RemovedFiles, report.Removed = len(files.removed), firsts(files.removed)
 	w := &work{m: m, run: r, view: v, slot: slot, was: was, plan: files, report: report,
 		stored:  map[FileSet][]feature.File{FilesTaken: files.storedTaken, FilesBehind: files.storedBehind},

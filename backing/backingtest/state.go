@@ -127,8 +127,8 @@ func testStateList(t *testing.T, s *suite) {
 	}
 }
 
-// Numbers are unique and grow, from any number of goroutines. Seen red with conflicts
-// ignored.
+// Numbers are unique and grow, from any number of goroutines, also those that are reserved
+// together. Seen red with conflicts ignored, and when ReserveRuns returns the last.
 func testNextRun(t *testing.T, s *suite) {
 	const n, each = 6, 5
 	var (
@@ -145,20 +145,25 @@ func testNextRun(t *testing.T, s *suite) {
 					t.Errorf("next run: %v", err)
 					return
 				}
-				if run <= last {
-					t.Errorf("run %d after %d", run, last)
+				more, err := backing.ReserveRuns(t.Context(), s.Store, 2)
+				if err != nil {
+					t.Errorf("reserve runs: %v", err)
+					return
 				}
-				last = run
+				if run <= last || more <= run {
+					t.Errorf("runs %d and %d after %d", run, more, last)
+				}
+				last = more + 1
 				mu.Lock()
-				seen = append(seen, run)
+				seen = append(seen, run, more, more+1)
 				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
 	slices.Sort(seen)
-	if len(slices.Compact(seen)) != n*each {
-		t.Errorf("%d calls gave %d different runs", n*each, len(slices.Compact(seen)))
+	if len(slices.Compact(seen)) != 3*n*each {
+		t.Errorf("%d numbers were drawn, %d are different", 3*n*each, len(slices.Compact(seen)))
 	}
 }
 

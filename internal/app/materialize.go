@@ -113,6 +113,8 @@ func (a *App) materializerOf(ctx context.Context, source materializer.Source) (*
 		Erased: func(ctx context.Context) (func(feature.Key) (feature.Micros, bool), error) {
 			return backing.Guards(ctx, back, a.clock.Now())
 		},
+		Reserve:    func(ctx context.Context, n int) (uint64, error) { return backing.ReserveRuns(ctx, back, n) },
+		ChunkBytes: a.cfg.Offline.Chunk,
 	}
 	if d := a.cfg.Backing.DynamoDB; d != nil {
 		cfg.Region = d.Region

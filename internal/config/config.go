@@ -229,6 +229,7 @@ type Offline struct {
 	Memory  int64  // bytes; 0: half of the machine
 	TempDir string // defaults to .hearth/tmp
 	Threads int    // 0: all
+	Chunk   int64  // bytes of files that a materialization takes at once; defaults to 1 GiB
 	S3      S3
 }
 

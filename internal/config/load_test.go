@@ -101,7 +101,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("reader: %+v", c.Reader)
 	case c.Server.Listen != "127.0.0.1:6566" || c.Server.TLS != nil:
 		t.Errorf("server: %+v", c.Server)
-	case c.Offline != (Offline{Engine: "duckdb", TempDir: ".hearth/tmp", S3: S3{StagingDir: ".hearth/staging"}}):
+	case c.Offline != (Offline{Engine: "duckdb", TempDir: ".hearth/tmp", Chunk: 1 << 30, S3: S3{StagingDir: ".hearth/staging"}}):
 		t.Errorf("offline: %+v", c.Offline)
 	case c.Project.Views[0].Version != 1 || c.Project.Views[0].TTL != 0:
 		t.Errorf("view: %+v", c.Project.Views[0])

@@ -381,6 +381,7 @@ func offlineTable(o *Offline) value {
 		key("memory", size(&o.Memory), "Memory bound; larger inputs spill to temp_dir.").absent("half of the machine"),
 		key("temp_dir", localPath(&o.TempDir), "Folder for what does not fit into memory.").or(".hearth/tmp"),
 		key("threads", integer(&o.Threads, 0, 4096), "Threads; 0 is one per CPU.").or("0"),
+		key("chunk", size(&o.Chunk), "Bytes of new files that a materialization takes before it records them: about what is read again after a kill.").or("1GiB"),
 		key("s3", inline(&o.S3, s3Table), "How s3:// paths are read."),
 	})
 }

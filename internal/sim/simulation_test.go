@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -96,6 +97,7 @@ type universe struct {
 	trace   func(string, ...any)
 
 	run    uint64
+	chunk  int64 // rows that a run takes before it records their files
 	files  int64
 	offset time.Duration // how far the clock has moved within a phase
 	mu     sync.Mutex
@@ -142,6 +144,10 @@ func newUniverse(seed uint64, t *testing.T, trace func(string, ...any)) *univers
 		u.view.TTL, u.view.Retain = 5*time.Hour, 4*time.Hour
 	case 4:
 		u.view.Retain = 4 * time.Hour
+	}
+	u.chunk = rng.Int64N(4) + 1
+	if rng.IntN(2) == 0 {
+		u.view.Source.CreatedTimestampColumn = "created"
 	}
 	u.project = &feature.Project{Name: "p", Views: []feature.View{*u.view}}
 	u.view = &u.project.Views[0]
@@ -236,7 +242,17 @@ func (u *universe) writeFiles() {
 
 func (u *universe) materializer(a *actor) *materializer.Materializer {
 	cfg := materializer.Config{Source: u.source, Backing: u.backing, Online: u.online, State: u.state, Clock: u.clock,
-		BatchSize: 2, BackingWorkers: 1, OnlineWorkers: 1, Attempts: 2, MaxFailedBatches: 1}
+		BatchSize: 2, BackingWorkers: 1, OnlineWorkers: 1, Attempts: 2, MaxFailedBatches: 1, ChunkBytes: u.chunk, PassedKeys: 2}
+	cfg.Reserve = func(_ context.Context, n int) (uint64, error) {
+		if a != nil {
+			if err := a.gate("reserve run numbers", false).err(); err != nil {
+				return 0, err
+			}
+		}
+		first := u.run + 1
+		u.run += uint64(n)
+		return first, nil
+	}
 	if a != nil {
 		cfg.Source, cfg.Backing, cfg.Online = gatedSource{u.source, a}, u.gatedBacking(a), u.gatedOnline(a)
 		cfg.State, cfg.Clock = gatedState{u.state, a}, actorClock{u.clock, a}
