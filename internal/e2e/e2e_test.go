@@ -168,9 +168,11 @@ type materializeDoc struct {
 	Run    uint64 `json:"run"`
 	Status string `json:"status"`
 	Views  []struct {
-		View    string `json:"view"`
-		Backing counts `json:"backing"`
-		Online  counts `json:"online"`
+		View     string `json:"view"`
+		Files    int    `json:"files"`
+		RowsRead int64  `json:"rows_read"`
+		Backing  counts `json:"backing"`
+		Online   counts `json:"online"`
 	} `json:"views"`
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -44,6 +45,7 @@ func TestKilledAtRandom(t *testing.T) {
 	defer func() { _ = cache.Close() }()
 	db := rawTable(table.Endpoint())
 	a.r.must(0, nil, "apply")
+	a.r.edit(func(text string) string { return text + "offline: {chunk: 10KB}\n" }) // a file or two
 	a.write(700)
 	began := time.Now()
 	a.r.must(0, nil, "materialize")
@@ -95,6 +97,61 @@ func TestKilledAtRandom(t *testing.T) {
 	if v := m.Views[0]; v.Backing.Written+v.Online.Written != 0 {
 		t.Errorf("I7: a full run over unchanged files wrote %+v %+v", v.Backing, v.Online)
 	}
+}
+
+// TestResumedAfterKill: a run that is killed -9 after its first chunk is gone on with: what was
+// recorded is not read again. It guards against chunks that are recorded too late, or of
+// which nothing is written down.
+func TestResumedAfterKill(t *testing.T) {
+	t.Parallel()
+	const files, perFile = 6, 500
+	server := testservers.Redis(t, testservers.RedisOptions{})
+	p := single(t, server, server.Addr(), "", redis.Options{})
+	a := newAccounts(t, rand.New(rand.NewPCG(faults.Seed(t), 2)), 900, p.online, "{sqlite: {path: .hearth/backing.db}}")
+	a.r.edit(func(text string) string { return text + "offline: {chunk: 1KB}\n" }) // each file is larger
+	for range files {
+		a.write(perFile)
+	}
+	chunks := a.r.killAt("chunk recorded", "materialize", "--log-level", "info")
+	if chunks == 0 {
+		t.Fatal("no chunk was recorded")
+	}
+	var m materializeDoc
+	a.r.must(0, &m, "materialize")
+	v := m.Views[0]
+	t.Logf("killed after %d chunks; then %d files and %d rows were read", chunks, v.Files, v.RowsRead)
+	if most := files - chunks; v.Files > most || v.RowsRead != int64(v.Files*perFile) {
+		t.Errorf("%d of %d files were recorded, and yet %d files and %d rows were read", chunks, files, v.Files, v.RowsRead)
+	}
+	a.check("Redis", p.contents(), false)
+	a.r.must(0, &m, "materialize", "--full")
+	if v := m.Views[0]; v.RowsRead != files*perFile || v.Backing.Written+v.Online.Written != 0 {
+		t.Errorf("a full run over the same files: %+v", v)
+	}
+}
+
+// killAt kills a command when a line of its log holds text, and returns how many lines did.
+func (r *repo) killAt(text string, args ...string) (lines int) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), commandTimeout)
+	defer cancel()
+	c := r.command(ctx, args...)
+	log, err := c.StderrPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for scan := bufio.NewScanner(log); scan.Scan(); {
+		if strings.Contains(scan.Text(), text) {
+			if lines++; lines == 1 {
+				_ = c.Process.Kill() // it may just have ended
+			}
+		}
+	}
+	_ = c.Wait() // that it was killed is no failure
+	return lines
 }
 
 // kill starts a command and kills it after a while; false means that it ended before.
