@@ -119,6 +119,20 @@ type Lease struct {
 // Fence is the fencing number: larger than that of every earlier lease of this name.
 func (l *Lease) Fence() uint64 { return l.fence }
 
+// Names lists the leases whose names begin with prefix and that somebody took once, whether
+// they are held now or not.
+func (ls *Leases) Names(ctx context.Context, prefix string) ([]string, error) {
+	items, err := ls.cfg.State.ListState(ctx, kindLease, ListOptions{Prefix: prefix})
+	if err != nil {
+		return nil, fmt.Errorf("list leases %s*: %w", prefix, err)
+	}
+	names := make([]string, len(items))
+	for i, item := range items {
+		names[i] = item.Name
+	}
+	return names, nil
+}
+
 // Acquire takes the named lease for holder (a text that tells runs apart, such as
 // host:pid:run). It returns a *LeaseHeldError if another run holds it. It may watch a lease
 // that looks dead for up to the TTL of its holder before it decides; see [Leases].

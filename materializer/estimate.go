@@ -19,11 +19,17 @@ type Estimate struct {
 	// PricePerMillion and Region say which price was assumed.
 	PricePerMillion float64 `json:"price_per_million_units"`
 	Region          string  `json:"region"`
+	// UnknownRegion is the region of the table when its price is not known.
+	UnknownRegion string `json:"unknown_region,omitempty"`
 }
 
 func (e *Estimate) String() string {
+	price := e.Region
+	if e.UnknownRegion != "" {
+		price = fmt.Sprintf("the price of %s: that of %s is not known to Hearth, see the AWS price list", e.Region, e.UnknownRegion)
+	}
 	return fmt.Sprintf("%d items, %d write units at most: $%.4f on demand at $%.4f a million (%s), about %.0f s",
-		e.Items, e.WriteUnits, e.Dollars, e.PricePerMillion, e.Region, e.Seconds)
+		e.Items, e.WriteUnits, e.Dollars, e.PricePerMillion, price, e.Seconds)
 }
 
 // writePrices are the list prices of DynamoDB on-demand writes (standard table class) in
@@ -58,6 +64,7 @@ type estimator struct {
 	fixed          int
 	price, perSecs float64
 	region         string
+	unknown        string  // the region whose price is not known
 	passed         *passed // of several chunks
 }
 
@@ -67,7 +74,7 @@ func (m *Materializer) estimator(v *feature.View) *estimator {
 	if e.price == 0 {
 		var ok bool
 		if e.price, ok = writePrices[e.region]; !ok {
-			e.price, e.region = writePrices[defaultRegion], defaultRegion
+			e.unknown, e.price, e.region = e.region, writePrices[defaultRegion], defaultRegion
 		}
 	}
 	return e
@@ -88,7 +95,7 @@ func (e *estimator) add(rows []feature.Row) {
 
 func (e *estimator) result() *Estimate {
 	return &Estimate{Items: e.items, Bytes: e.bytes, WriteUnits: e.units, Dollars: float64(e.units) / 1e6 * e.price,
-		Seconds: float64(e.units) / e.perSecs, PricePerMillion: e.price, Region: e.region}
+		Seconds: float64(e.units) / e.perSecs, PricePerMillion: e.price, Region: e.region, UnknownRegion: e.unknown}
 }
 
 func sumEstimates(views []*ViewReport) *Estimate {
@@ -100,7 +107,7 @@ func sumEstimates(views []*ViewReport) *Estimate {
 			total.WriteUnits += e.WriteUnits
 			total.Dollars += e.Dollars
 			total.Seconds += e.Seconds
-			total.PricePerMillion, total.Region = e.PricePerMillion, e.Region
+			total.PricePerMillion, total.Region, total.UnknownRegion = e.PricePerMillion, e.Region, e.UnknownRegion
 		}
 	}
 	return total

@@ -471,6 +471,13 @@ func TestDryRunWritesNothing(t *testing.T) {
 	if err := r.WriteTable(&b); err != nil || !strings.Contains(b.String(), "11 write units at most") {
 		t.Errorf("%v\n%s", err, &b)
 	}
+
+	// The price of a region that is not known is not passed off as its own.
+	w.inject(nil)
+	w.tune = func(c *materializer.Config) { c.Region = "mx-central-1" }
+	if e := w.must(func(r *materializer.Request) { r.DryRun = true }).Estimate; e.UnknownRegion != "mx-central-1" || !strings.Contains(e.String(), "that of mx-central-1 is not known") {
+		t.Errorf("%+v: %s", e, e)
+	}
 }
 
 func TestShardsCoverEverythingOnce(t *testing.T) {

@@ -43,10 +43,28 @@ func (a *App) Retire(ctx context.Context, o RetireOptions) (*materializer.Retire
 	if o.DryRun {
 		_, err = work(ctx, 0)
 	} else {
-		// No run of the view, and no rewarm that would bring its values online again.
-		err = a.execute(ctx, "retire", []string{"view/" + id.String(), "rewarm"}, work)
+		var leases []string
+		if leases, err = a.retireLeases(ctx, id); err == nil {
+			err = a.execute(ctx, "retire", leases, work)
+		}
 	}
 	return report, err
+}
+
+// retireLeases keeps out runs of the view, whole or of its shards, and rewarms that would bring
+// its values online again. A shard that nobody ever worked on has no lease to take; a run that
+// begins with it now finds the view retired.
+func (a *App) retireLeases(ctx context.Context, id feature.ViewID) ([]string, error) {
+	back, err := a.answeringBacking(ctx)
+	if err != nil {
+		return nil, err
+	}
+	view := "view/" + id.String()
+	shards, err := backing.NewLeases(a.leaseConfig(back)).Names(ctx, view+"/")
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{view, "rewarm"}, shards...), nil
 }
 
 func (a *App) retire(ctx context.Context, req materializer.RetireRequest) (*materializer.RetireReport, error) {

@@ -152,6 +152,20 @@ func TestLeaseHeldIsExitCode4(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.must(0, nil, "materialize", "--feature-views", "zipcode_features")
+
+	// A run of one shard keeps a retirement out, which would delete what it writes.
+	// Red when only the lease of the whole view was taken.
+	_, release, err = backing.NewLeases(backing.LeaseConfig{State: store}).Hold(t.Context(), "view/zipcode_features@1/2/3", "shard-machine/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := r.run("retire", "zipcode_features@1", "--force"); res.code != 4 || !strings.Contains(res.stderr, "shard-machine/1") {
+		t.Errorf("retire beside a run of a shard: exit %d\n%s", res.code, res.stderr)
+	}
+	if err := release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.must(0, nil, "retire", "zipcode_features@1", "--force")
 }
 
 // SIGINT in the middle of a run: exit 130, the ledger says interrupted, and running again
