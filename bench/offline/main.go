@@ -5,6 +5,7 @@
 //	go run ./bench/offline                 # 5M rows per view, 1M labels; some minutes
 //	go run ./bench/offline -scale 0.1 -runs 3
 //	go run ./bench/offline -shape hot      # also long, few
+//	go run ./bench/offline -scale 4 -entities 1000000 -labels 5000000 -memory 1073741824 -runs 1
 //	go run ./bench/offline -python venv/bin/python   # with Feast and Polars, where installed
 //
 // Hearth's time includes what the others do not do: the leakage audit, the content digest,
@@ -14,6 +15,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -49,12 +51,16 @@ type options struct {
 	shape   string
 	limit   time.Duration
 	only    string
+
+	entities, labels int64
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "", "folder for the data; kept when given. Defaults to a temporary folder")
 	flag.Float64Var(&o.scale, "scale", 1, "1 is 5M rows per view, 100k entities, 1M labels")
+	flag.Int64Var(&o.entities, "entities", 0, "entities. Defaults to what -scale says")
+	flag.Int64Var(&o.labels, "labels", 0, "labels. Defaults to what -scale says")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each contender")
 	flag.Int64Var(&o.memory, "memory", 4<<30, "memory limit in bytes")
 	flag.IntVar(&o.threads, "threads", 2, "threads")
@@ -89,6 +95,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if out, err := exec.CommandContext(ctx, self, "-child", "generate", "-dir", o.dir, "-shape", o.shape, "-scale", strconv.FormatFloat(o.scale, 'g', -1, 64),
+		"-entities", strconv.FormatInt(o.entities, 10), "-labels", strconv.FormatInt(o.labels, 10),
 		"-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads)).CombinedOutput(); err != nil {
 		return fmt.Errorf("generate data: %w: %s", err, out)
 	}
@@ -366,7 +373,7 @@ func generate(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
-	rows, entities, labels := int64(5_000_000*o.scale), max(int64(100_000*o.scale), 10), int64(1_000_000*o.scale)
+	rows, entities, labels := int64(5_000_000*o.scale), cmp.Or(o.entities, max(int64(100_000*o.scale), 10)), cmp.Or(o.labels, int64(1_000_000*o.scale))
 	const month = 30 * 24 * 3_600_000_000
 	key := func(row, salt string, of int64) string {
 		return fmt.Sprintf("(hash(%s, '%s') %% %d)::BIGINT", row, salt, of)
