@@ -1,5 +1,6 @@
 // Command online measures how fast the online tier writes and reads, beside the same work
-// done by bare commands of the Redis client without any of the tier's promises.
+// done by bare commands of the Redis client: plain SETs, and a hand-written set-if-newer
+// script, one EVALSHA per key.
 //
 //	go run ./bench/online [-entities 100000] [-rounds 5] [-addr host:port | -cluster a,b,c]
 //
@@ -7,7 +8,8 @@
 // of all rows are interleaved, so that a busy machine hurts all of them alike; a row shows
 // the median, the slowest and the fastest round, the ratio to its bare counterpart, and the
 // processor time that an entity costs the client and the server: one core of a server can
-// do no more than a million divided by that, whatever else runs on the machine.
+// do no more than a million divided by that, whatever else runs on the machine. Last comes
+// the memory of a single server per float32 feature.
 package main
 
 import (
@@ -45,6 +47,7 @@ func main() {
 	flag.StringVar(&o.addr, "addr", "", "use this server; IT IS FLUSHED")
 	flag.StringVar(&o.cluster, "cluster", "", "use this cluster (addresses of some nodes, with commas); IT IS FLUSHED")
 	flag.StringVar(&o.layout, "layout", online.LayoutBlob, "blob or hash")
+	flag.IntVar(&o.memoryFeatures, "memory-features", 50, "float32 features per entity where memory is measured (one server only; 0 leaves it out)")
 	flag.BoolVar(&o.embedded, "embedded", false, "measure the embedded server")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -56,15 +59,16 @@ func main() {
 }
 
 type options struct {
-	entities, rounds, features, workers, batch int
-	addr, cluster, layout                      string
-	embedded                                   bool
+	entities, rounds, features, workers, batch, memoryFeatures int
+	addr, cluster, layout                                      string
+	embedded                                                   bool
 }
 
 // row is one kind of work; a round returns how many entities it moved.
 type row struct {
 	name   string
 	bare   string // the row to compare with; "" for none
+	cond   string // and the one that keeps the same promise of order
 	round  func(ctx context.Context) (int, error)
 	before func(ctx context.Context) error // not measured
 	rates  []float64
@@ -99,7 +103,13 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 			}
 		}
 	}
-	return report(out, o, rows)
+	if err := report(out, o, rows); err != nil {
+		return err
+	}
+	if o.addr == "" || o.memoryFeatures == 0 {
+		return nil
+	}
+	return memory(ctx, o, out)
 }
 
 func (b *bench) measure(ctx context.Context, r *row) error {
@@ -185,7 +195,7 @@ func report(out io.Writer, o options, rows []*row) error {
 	fmt.Fprintf(out, "%s, layout %s, %d entities of %d float64, %d callers, batches of %d, %d rounds, %d CPUs\n",
 		where, o.layout, o.entities, o.features, o.workers, o.batch, o.rounds, runtime.NumCPU())
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "work\tentities/s median\tslowest\tfastest\tof bare\tclient µs\tserver µs\tallocs/entity\t")
+	fmt.Fprintln(w, "work\tentities/s median\tslowest\tfastest\tof bare\tof conditional\tclient µs\tserver µs\tallocs/entity\t")
 	medians := map[string]float64{}
 	for _, r := range rows {
 		slices.Sort(r.rates)
@@ -195,11 +205,14 @@ func report(out io.Writer, o options, rows []*row) error {
 		medians[r.name] = r.rates[len(r.rates)/2]
 	}
 	for _, r := range rows {
-		ratio := ""
+		ratio, cond := "", ""
 		if r.bare != "" {
 			ratio = fmt.Sprintf("%.2f", medians[r.name]/medians[r.bare])
 		}
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%s\t%.2f\t%.2f\t%.1f\t\n", r.name, medians[r.name], r.rates[0], r.rates[len(r.rates)-1], ratio,
+		if r.cond != "" {
+			cond = fmt.Sprintf("%.2f", medians[r.name]/medians[r.cond])
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.0f\t%s\t%s\t%.2f\t%.2f\t%.1f\t\n", r.name, medians[r.name], r.rates[0], r.rates[len(r.rates)-1], ratio, cond,
 			r.client[len(r.client)/2], r.server[len(r.server)/2], r.allocs[len(r.allocs)/2])
 	}
 	return w.Flush()
@@ -214,10 +227,7 @@ type bench struct {
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
-	view := &feature.View{Name: "bench", Version: 1, JoinKeys: []feature.JoinKey{{Name: "id", Type: feature.Int64}}}
-	for i := range o.features {
-		view.Features = append(view.Features, feature.Feature{Field: feature.Field{Name: "f" + strconv.Itoa(i), Type: feature.Float64}})
-	}
+	view := benchView("bench", o.features, feature.Float64)
 	cfg := online.Config{Project: "bench", Layout: o.layout, Views: []*feature.View{view}, Embedded: o.embedded}
 	b := &bench{o: o}
 	switch {
@@ -232,30 +242,57 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	if b.store, err = online.Open(ctx, cfg); err != nil {
 		return nil, err
 	}
-	for i := range o.entities {
+	if b.bare != nil {
+		if err := conditional.Load(ctx, b.bare).Err(); err != nil {
+			return nil, fmt.Errorf("load the bare script: %w", err)
+		}
+	}
+	values := make([]feature.Value, o.features)
+	for event, to := range map[feature.Micros]*[]feature.Record{firstEvent: &b.recs, firstEvent + 60_000_000: &b.newer} {
+		*to, err = records(view, o.entities, event, func(entity int) []feature.Value {
+			for f := range values {
+				values[f] = feature.Float64Value(float64(entity*f) / 7)
+			}
+			return values
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+const firstEvent = feature.Micros(1_700_000_000_000_000)
+
+func benchView(name string, features int, t feature.Type) *feature.View {
+	view := &feature.View{Name: name, Version: 1, JoinKeys: []feature.JoinKey{{Name: "id", Type: feature.Int64}}}
+	for i := range features {
+		view.Features = append(view.Features, feature.Feature{Field: feature.Field{Name: "f" + strconv.Itoa(i), Type: t}})
+	}
+	return view
+}
+
+// records makes a record per entity; what values returns is used before its next call.
+func records(view *feature.View, n int, event feature.Micros, values func(entity int) []feature.Value) ([]feature.Record, error) {
+	recs := make([]feature.Record, 0, n)
+	for i := range n {
 		key, err := feature.NewKey(feature.KeyPart{Name: "id", Value: strconv.Itoa(i)})
 		if err != nil {
 			return nil, err
 		}
-		for event, to := range map[feature.Micros]*[]feature.Record{1_700_000_000_000_000: &b.recs, 1_700_000_060_000_000: &b.newer} {
-			values := make([]feature.Value, o.features)
-			for f := range values {
-				values[f] = feature.Float64Value(float64(i*f) / 7)
-			}
-			features, err := feature.AppendFeatures(nil, view.Fields(), values)
-			if err != nil {
-				return nil, err
-			}
-			v := feature.Version{Event: event, Created: feature.NoTime, Run: 1}
-			rec, err := feature.NewRecord(view, key, feature.AppendPayload(nil, feature.Header{Fingerprint: view.Fingerprint(), Version: v}, features))
-			if err != nil {
-				return nil, err
-			}
-			rec.Online = feature.MicrosOf(clock.System.Now().Add(time.Hour))
-			*to = append(*to, rec)
+		features, err := feature.AppendFeatures(nil, view.Fields(), values(i))
+		if err != nil {
+			return nil, err
 		}
+		v := feature.Version{Event: event, Created: feature.NoTime, Run: 1}
+		rec, err := feature.NewRecord(view, key, feature.AppendPayload(nil, feature.Header{Fingerprint: view.Fingerprint(), Version: v}, features))
+		if err != nil {
+			return nil, err
+		}
+		rec.Online = feature.MicrosOf(clock.System.Now().Add(time.Hour))
+		recs = append(recs, rec)
 	}
-	return b, nil
+	return recs, nil
 }
 
 func (b *bench) close() error {
@@ -282,26 +319,31 @@ func (b *bench) rows() []*row {
 	put := func(recs []feature.Record, want ...feature.Outcome) func(context.Context) (int, error) {
 		return func(ctx context.Context) (int, error) { return b.put(ctx, recs, want...) }
 	}
+	older := func(ctx context.Context) error {
+		_, err := b.put(ctx, b.newer, feature.Written, feature.Unchanged)
+		return err
+	}
 	rows := []*row{
-		{name: "put, empty tier", bare: "bare SET, empty", before: empty, round: put(b.recs, feature.Written)},
-		{name: "put, all newer", bare: "bare SET, full", before: refill, round: put(b.newer, feature.Written)},
-		{name: "put, all the same", bare: "bare SET, full", before: refill, round: put(b.recs, feature.Unchanged)},
-		{name: "put, all older", bare: "bare SET, full", before: func(ctx context.Context) error {
-			_, err := b.put(ctx, b.newer, feature.Written, feature.Unchanged)
-			return err
-		}, round: put(b.recs, feature.Older)},
+		{name: "put, empty tier", bare: "bare SET, empty", cond: "bare conditional, empty", before: empty, round: put(b.recs, feature.Written)},
+		{name: "put, all newer", bare: "bare SET, full", cond: "bare conditional, all newer", before: refill, round: put(b.newer, feature.Written)},
+		{name: "put, all the same", bare: "bare SET, full", cond: "bare conditional, all the same", before: refill, round: put(b.recs, feature.Unchanged)},
+		{name: "put, all older", bare: "bare SET, full", cond: "bare conditional, all older", before: older, round: put(b.recs, feature.Older)},
 		{name: "get of 100", bare: "bare MGET of 100", before: refill, round: b.get},
 	}
 	if b.bare == nil || b.o.layout != online.LayoutBlob {
 		for _, r := range rows {
-			r.bare = ""
+			r.bare, r.cond = "", ""
 		}
 		return rows
 	}
 	rows = append(rows,
 		&row{name: "bare SET, empty", before: empty, round: b.bareSet},
 		&row{name: "bare SET, full", before: refill, round: b.bareSet},
-		&row{name: "bare MGET of 100", before: refill, round: b.bareGet})
+		&row{name: "bare MGET of 100", before: refill, round: b.bareGet},
+		&row{name: "bare conditional, empty", before: empty, round: b.bareConditional(b.recs, 1)},
+		&row{name: "bare conditional, all newer", before: refill, round: b.bareConditional(b.newer, 1)},
+		&row{name: "bare conditional, all the same", before: refill, round: b.bareConditional(b.recs, 2)},
+		&row{name: "bare conditional, all older", before: older, round: b.bareConditional(b.recs, 0)})
 	if b.o.cluster != "" {
 		rows[4].bare, rows[7].name = "bare GET of 100", "bare GET of 100"
 	}
