@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -90,26 +91,25 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if e := b.close(); err == nil {
-			err = e
-		}
-	}()
-	rows := b.rows()
-	for range o.rounds {
-		for _, r := range rows {
-			if err := b.measure(ctx, r); err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
-			}
-		}
-	}
-	if err := report(out, o, rows); err != nil {
+	if err := errors.Join(b.measureAll(ctx, out), b.close()); err != nil {
 		return err
 	}
 	if o.addr == "" || o.memoryFeatures == 0 {
 		return nil
 	}
 	return memory(ctx, o, out)
+}
+
+func (b *bench) measureAll(ctx context.Context, out io.Writer) error {
+	rows := b.rows()
+	for range b.o.rounds {
+		for _, r := range rows {
+			if err := b.measure(ctx, r); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
+		}
+	}
+	return report(out, b.o, rows)
 }
 
 func (b *bench) measure(ctx context.Context, r *row) error {

@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/online"
 )
 
@@ -22,10 +25,13 @@ func memory(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{o: o, store: store, bare: redis.NewClient(&redis.Options{Addr: o.addr})}
+	b := &bench{o: o, store: store}
+	server := redis.NewClient(&redis.Options{Addr: o.addr, PoolSize: 1})
+	defer func() { err = errors.Join(err, server.Close()) }()
+	open := true
 	defer func() {
-		if e := b.close(); err == nil {
-			err = e
+		if open {
+			err = errors.Join(err, store.Close())
 		}
 	}()
 	values := make([]feature.Value, o.memoryFeatures)
@@ -41,31 +47,58 @@ func memory(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := store.FlushAll(ctx); err != nil {
 		return err
 	}
-	before, err := usedMemory(ctx, b.bare)
+	before, err := usedMemory(ctx, server)
 	if err != nil {
 		return err
 	}
 	if _, err := b.put(ctx, recs, feature.Written); err != nil {
 		return err
 	}
-	after, err := usedMemory(ctx, b.bare)
+	open = false
+	if err := store.Close(); err != nil {
+		return err
+	}
+	if err := alone(ctx, server); err != nil {
+		return err
+	}
+	after, err := usedMemory(ctx, server)
 	if err != nil {
 		return err
 	}
 	perEntity := float64(after-before) / float64(o.entities)
-	_, err = fmt.Fprintf(out, "memory of %d entities of %d float32: %.0f bytes per entity, %.2f per feature\n", o.entities, o.memoryFeatures, perEntity, perEntity/float64(o.memoryFeatures))
+	_, err = fmt.Fprintf(out, "memory of %d entities of %d float32: %.0f bytes per entity (a payload of %d, a key of %d, an expiry, and what Redis adds), %.2f per feature\n",
+		o.entities, o.memoryFeatures, perEntity, len(recs[0].Payload), len(store.RedisKey(recs[len(recs)-1].Ref)), perEntity/float64(o.memoryFeatures))
 	return err
 }
 
-func usedMemory(ctx context.Context, c redis.UniversalClient) (int64, error) {
-	text, err := c.Info(ctx, "memory").Result()
+// alone waits until the server has dropped the other connections: their buffers, megabytes
+// after large pipelines, count as used memory.
+func alone(ctx context.Context, server *redis.Client) error {
+	for range 100 {
+		n, err := info(ctx, server, "clients", "connected_clients")
+		if err != nil || n <= 1 {
+			return err
+		}
+		if err := clock.System.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return errors.New("the server has other clients: its memory says nothing")
+}
+
+func usedMemory(ctx context.Context, server *redis.Client) (int64, error) {
+	return info(ctx, server, "memory", "used_memory")
+}
+
+func info(ctx context.Context, server *redis.Client, section, name string) (int64, error) {
+	text, err := server.Info(ctx, section).Result()
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
 			return strconv.ParseInt(value, 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("INFO memory says no used_memory")
+	return 0, fmt.Errorf("INFO %s says no %s", section, name)
 }
