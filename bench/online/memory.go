@@ -19,7 +19,11 @@ import (
 
 // memory fills the empty server with entities of float32 features, and prints what its
 // used_memory grew by: keys, payloads, expiries and hash tables, all included.
-func memory(ctx context.Context, o options, out io.Writer) (err error) {
+func memory(ctx context.Context, o options, out io.Writer) error {
+	return errors.Join(memoryOf(ctx, o, out, true), memoryOf(ctx, o, out, false))
+}
+
+func memoryOf(ctx context.Context, o options, out io.Writer, expires bool) (err error) {
 	view := benchView("memory", o.memoryFeatures, feature.Float32)
 	store, err := online.Open(ctx, online.Config{Project: "bench", Layout: o.layout, Views: []*feature.View{view}, Addrs: []string{o.addr}})
 	if err != nil {
@@ -44,6 +48,13 @@ func memory(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	with := "an expiry"
+	if !expires {
+		with = "no expiry"
+		for i := range recs {
+			recs[i].Online = feature.NoTime
+		}
+	}
 	if err := store.FlushAll(ctx); err != nil {
 		return err
 	}
@@ -66,8 +77,8 @@ func memory(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	perEntity := float64(after-before) / float64(o.entities)
-	_, err = fmt.Fprintf(out, "memory of %d entities of %d float32: %.0f bytes per entity (a payload of %d, a key of %d, an expiry, and what Redis adds), %.2f per feature\n",
-		o.entities, o.memoryFeatures, perEntity, len(recs[0].Payload), len(store.RedisKey(recs[len(recs)-1].Ref)), perEntity/float64(o.memoryFeatures))
+	_, err = fmt.Fprintf(out, "memory of %d entities of %d float32: %.0f bytes per entity (a payload of %d, a key of %d, %s, and what Redis adds), %.2f per feature\n",
+		o.entities, o.memoryFeatures, perEntity, len(recs[0].Payload), len(store.RedisKey(recs[len(recs)-1].Ref)), with, perEntity/float64(o.memoryFeatures))
 	return err
 }
 
