@@ -171,9 +171,7 @@ func TestRedisUnderStress(t *testing.T) {
 
 			p.heal(a)
 			if tr.repair {
-				if err := os.Rename(filepath.Join(a.r.dir, "data"), filepath.Join(a.r.dir, "away")); err != nil {
-					t.Fatal(err)
-				}
+				a.hideSource()
 				a.r.must(0, nil, "verify", "--repair")
 			} else {
 				a.r.must(0, &m, "materialize")
@@ -187,6 +185,14 @@ func TestRedisUnderStress(t *testing.T) {
 				t.Errorf("status after healing: %+v", status)
 			}
 		})
+	}
+}
+
+// hideSource takes the source away: what comes now does not need it.
+func (a *accounts) hideSource() {
+	a.t.Helper()
+	if err := os.Rename(filepath.Join(a.r.dir, "data"), filepath.Join(a.r.dir, "away")); err != nil {
+		a.t.Fatal(err)
 	}
 }
 
