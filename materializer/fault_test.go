@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"time"
@@ -211,6 +212,35 @@ func TestBackingFailures(t *testing.T) {
 	}
 	w.backing.Inject = nil
 	if r := w.must(nil); r.Views[0].Backing.Written != 5 || r.Views[0].Backing.Unchanged != 15 || r.MarkedWarm {
+		t.Errorf("%+v", r.Views[0])
+	}
+	w.expectEqual()
+}
+
+// TestStateNotSavedIsPartial: the values are stored, that they are is not written down. That is
+// partial, which a script tells by exit code 3, and not a failure with nothing done; a
+// combined run of faults ended so with exit 1. Red without the PartialError of a run that ended early.
+func TestStateNotSavedIsPartial(t *testing.T) {
+	w := setup(t)
+	w.source.Write("a", 1, rows(0, 20, 5, 1)...)
+	var stored atomic.Bool
+	broken := errors.New("the state table is away")
+	w.inject(func(c sim.Call) *sim.Fault {
+		switch {
+		case c.Op == "backing.put":
+			stored.Store(true)
+		case stored.Load() && strings.HasPrefix(c.Op, "state.save"):
+			return &sim.Fault{Err: broken}
+		}
+		return nil
+	})
+	r, err := w.materialize(nil)
+	w.inject(nil)
+	var partial *feature.PartialError
+	if !errors.As(err, &partial) || !errors.Is(err, broken) || r.Status != "partial" || partial.Done != 20 || partial.Failed != 0 {
+		t.Fatalf("%s: %v", r.Status, err)
+	}
+	if r := w.must(nil); r.Views[0].Backing.Unchanged != 20 {
 		t.Errorf("%+v", r.Views[0])
 	}
 	w.expectEqual()

@@ -122,7 +122,7 @@ func (v *ViewReport) outcome(failure error, idle bool) (status string, err error
 	case failure != nil && v.Backing.acknowledged() == 0 && v.Online.Healed == 0:
 		return StatusFailed, failure
 	case failure != nil:
-		return StatusPartial, failure
+		return StatusPartial, &feature.PartialError{Op: fmt.Sprintf("view %s", v.View), Done: v.Backing.acknowledged(), Failed: v.Backing.Failed, Err: failure}
 	case v.Backing.Failed > 0 && v.Backing.acknowledged() == 0:
 		status = StatusFailed
 	case v.Backing.Failed > 0 || v.Online.Behind > 0:
