@@ -72,7 +72,7 @@ func (a *accounts) peak() (m materializeDoc, code int, mib int64, text string) {
 	if runtime.GOOS == "darwin" {
 		unit = 1
 	}
-	return m, c.ProcessState.ExitCode(), int64(c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * unit >> 20, errs.String()
+	return m, c.ProcessState.ExitCode(), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss * unit >> 20, errs.String()
 }
 
 // TestFaultsOfBothStoresAtOnce: one run under throttling, throttled statements of batches, 500s,
