@@ -23,8 +23,8 @@ const FetchLimit = getKeys
 //
 // It is for bulk reading at a pace of the caller's own: beyond the client's three tries of a
 // request that failed in transit it repeats nothing, and it takes none of the slots of Get.
-// Its request is written and its answer read by this package: a quarter of the client CPU of
-// Get, and hardly any garbage.
+// Its request is written and its answer read by this package: bench/README.md has what that
+// saves.
 func (s *Store) Fetch(ctx context.Context, refs []feature.Ref, page *feature.ScanPage) (left []feature.Ref, err error) {
 	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
 	if len(refs) > FetchLimit {
