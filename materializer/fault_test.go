@@ -217,9 +217,30 @@ func TestBackingFailures(t *testing.T) {
 	w.expectEqual()
 }
 
+// TestMarkersNotSetIsPartial: all values are stored in both tiers, and Redis goes away before it is
+// marked warm. That is partial, exit 3; a combined run of faults ended so with exit 1 (seed
+// 12984748569569884410 of TestFaultsOfBothStoresAtOnce). Red without the PartialError.
+func TestMarkersNotSetIsPartial(t *testing.T) {
+	w := setup(t)
+	w.source.Write("a", 1, rows(0, 20, 5, 1)...)
+	w.inject(func(c sim.Call) *sim.Fault {
+		if c.Op == "online.markwarm" {
+			return &sim.Fault{Err: feature.ErrUnreachable}
+		}
+		return nil
+	})
+	r, err := w.materialize(nil)
+	w.inject(nil)
+	var partial *feature.PartialError
+	if !errors.As(err, &partial) || r.Status != "partial" || partial.Done != 20 || r.MarkedWarm {
+		t.Fatalf("%s: %v", r.Status, err)
+	}
+	w.expectEqual()
+}
+
 // TestStateNotSavedIsPartial: the values are stored, that they are is not written down. That is
-// partial, which a script tells by exit code 3, and not a failure with nothing done; a
-// combined run of faults ended so with exit 1. Red without the PartialError of a run that ended early.
+// partial, which a script tells by exit code 3, and not a failure with nothing done.
+// Red without the PartialError of a run that ended early.
 func TestStateNotSavedIsPartial(t *testing.T) {
 	w := setup(t)
 	w.source.Write("a", 1, rows(0, 20, 5, 1)...)

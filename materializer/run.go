@@ -200,7 +200,12 @@ func (m *Materializer) markWarm(ctx context.Context, r *run) error {
 	}
 	if err != nil {
 		r.report.Status = StatusPartial
-		return fmt.Errorf("mark the online tier warm: %w; the values are there, `hearth rewarm` marks it", err)
+		var stored int64
+		for _, v := range r.report.Views {
+			stored += v.Backing.acknowledged()
+		}
+		err = &feature.PartialError{Op: "mark the online tier warm", Done: stored, Failed: 1, Err: err} // the values; the markers
+		return fmt.Errorf("%w; the values are there, `hearth rewarm` marks it", err)
 	}
 	r.report.MarkedWarm = true
 	return nil
