@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,10 +9,9 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
-)
 
-//go:embed feast_repo.py
-var feastRepo string
+	"github.com/hearthstore/hearth/bench/internal/lab"
+)
 
 // feastServer is Feast's feature server, as many workers as there are cores.
 type feastServer struct {
@@ -30,14 +28,14 @@ func startFeast(ctx context.Context, o options, redisAddr string) (*feastServer,
 		return nil, err
 	}
 	f := &feastServer{o: o, dir: dir, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: o.clients}}}
-	prepare := exec.CommandContext(ctx, o.feast, "-c", feastRepo)
+	prepare := exec.CommandContext(ctx, o.feast, "-c", lab.FeastRepo)
 	prepare.Dir = dir
-	prepare.Env = append(os.Environ(), "REDIS="+redisAddr, "FEATURES="+strconv.Itoa(o.features), "ENTITIES="+strconv.Itoa(entityCount))
+	prepare.Env = append(os.Environ(), "REDIS="+redisAddr, "FEATURES="+strconv.Itoa(o.features), "DTYPE=Float64", "ENTITIES="+strconv.Itoa(entityCount))
 	if out, err := prepare.CombinedOutput(); err != nil {
 		f.stop()
 		return nil, fmt.Errorf("make its repository: %w\n%s", err, out)
 	}
-	addr, err := freeAddress(ctx)
+	addr, err := lab.FreeAddr(ctx)
 	if err != nil {
 		f.stop()
 		return nil, err
@@ -53,7 +51,7 @@ func startFeast(ctx context.Context, o options, redisAddr string) (*feastServer,
 		return nil, err
 	}
 	one := f.row(1).one
-	if err := waitFor(ctx, func() bool { return one(ctx) == nil }); err != nil {
+	if err := lab.Await(ctx, func() bool { return one(ctx) == nil }); err != nil {
 		f.stop()
 		return nil, err
 	}

@@ -16,17 +16,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"os/exec"
-	"os/signal"
 	"slices"
 	"sync"
 	"text/tabwriter"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/internal/testservers"
 )
@@ -48,12 +43,7 @@ func main() {
 	flag.IntVar(&o.clients, "clients", 8, "clients at once, for the requests per second")
 	flag.StringVar(&o.feast, "feast", python, "Python interpreter with feast[redis]")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench http:", err)
-		os.Exit(1)
-	}
+	lab.Main("http", func(ctx context.Context, out io.Writer) error { return run(ctx, o, out) })
 }
 
 // row is one way to get the same values.
@@ -66,12 +56,12 @@ type row struct {
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	stopRedis, addr, err := startRedis(ctx)
+	server, err := lab.Redis(ctx)
 	if err != nil {
 		return err
 	}
-	defer stopRedis()
-	h, err := newHearth(ctx, o, addr)
+	defer server.Stop()
+	h, err := newHearth(ctx, o, server.Addr)
 	if err != nil {
 		return err
 	}
@@ -81,7 +71,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		sizes[entities] = h.rows(entities)
 	}
 	if o.feast != "" {
-		f, err := startFeast(ctx, o, addr)
+		f, err := startFeast(ctx, o, server.Addr)
 		if err != nil {
 			return fmt.Errorf("feast: %w; -feast \"\" leaves it out", err)
 		}
@@ -159,46 +149,4 @@ func show(out io.Writer, o options, sizes map[int][]*row) error {
 
 func quantile(r *row, percent int) float64 {
 	return float64(r.times[len(r.times)*percent/100]) / float64(time.Millisecond)
-}
-
-// startRedis runs a redis-server without persistence on a free loopback port.
-func startRedis(ctx context.Context) (stop func(), addr string, err error) {
-	if addr, err = freeAddress(ctx); err != nil {
-		return nil, "", err
-	}
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
-	if err := cmd.Start(); err != nil {
-		return nil, "", fmt.Errorf("start redis-server: %w", err)
-	}
-	stop = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	c := redis.NewClient(&redis.Options{Addr: addr})
-	defer func() { _ = c.Close() }()
-	if err := waitFor(ctx, func() bool { return c.Ping(ctx).Err() == nil }); err != nil {
-		stop()
-		return nil, "", fmt.Errorf("redis-server did not start: %w", err)
-	}
-	return stop, addr, nil
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// waitFor asks for a minute at most.
-func waitFor(ctx context.Context, ready func() bool) error {
-	for range 600 {
-		if ready() {
-			return nil
-		}
-		if err := clock.System.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return errors.New("not ready in a minute")
 }

@@ -26,7 +26,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,6 +35,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/internal/testservers"
 )
@@ -69,12 +69,7 @@ func main() {
 	if o.rows == 0 {
 		o.rows = o.entities
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench materialize:", err)
-		os.Exit(1)
-	}
+	lab.Main("materialize", func(ctx context.Context, out io.Writer) error { return run(ctx, o, out) })
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
@@ -149,7 +144,7 @@ const (
 
 type bench struct {
 	o       options
-	stops   []func()
+	servers []*lab.Server
 	redis   *redis.Client
 	addr    string
 	backing string // YAML, with %d for the round
@@ -233,7 +228,7 @@ func (b *bench) done(ctx context.Context, name string, entities int, s sample, b
 		return fmt.Errorf("%s: %d keys in Redis, want one for each of %d entities", name, keys, b.o.entities)
 	}
 	if name == first || name == feast {
-		after, err := usedMemory(ctx, b.redis)
+		after, err := lab.Info(ctx, b.redis, "memory", "used_memory")
 		if err != nil {
 			return err
 		}
@@ -314,9 +309,9 @@ func (b *bench) runFeast(ctx context.Context, round int) (sample, error) {
 		return sample{}, err
 	}
 	s, out, err := b.spawn(ctx, func(ctx context.Context) *exec.Cmd {
-		c := exec.CommandContext(ctx, b.o.feast, "-c", feastRepo)
+		c := exec.CommandContext(ctx, b.o.feast, "-c", lab.FeastRepo)
 		c.Dir = dir
-		c.Env = append(os.Environ(), "REDIS="+b.addr, "FEATURES="+strconv.Itoa(b.o.features), "SOURCE="+b.o.source(), "FEAST_USAGE=False")
+		c.Env = append(os.Environ(), "REDIS="+b.addr, "FEATURES="+strconv.Itoa(b.o.features), "DTYPE=Float32", "SOURCE="+b.o.source(), "FEAST_USAGE=False")
 		return c
 	})
 	if err != nil {

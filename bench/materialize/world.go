@@ -4,33 +4,27 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
 	_ "github.com/duckdb/duckdb-go/v2" // writes the source
 	"github.com/redis/go-redis/v9"
 
-	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/internal/testservers"
 )
-
-//go:embed feast_repo.py
-var feastRepo string
 
 // start runs the servers on free loopback ports.
 func (b *bench) start(ctx context.Context) (err error) {
 	b.memory = map[string]int64{}
-	if b.addr, err = b.server(ctx, "redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"); err != nil {
+	server, err := lab.Redis(ctx)
+	if err != nil {
 		return err
 	}
+	b.addr, b.servers = server.Addr, append(b.servers, server)
 	b.redis = redis.NewClient(&redis.Options{Addr: b.addr})
 	switch b.o.backing {
 	case "sqlite":
@@ -40,54 +34,24 @@ func (b *bench) start(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		addr, err := b.server(ctx, filepath.Join(home, "dynoxide"), "--port")
+		server, err := lab.Start(ctx, filepath.Join(home, "dynoxide"), "--port")
 		if err != nil {
 			return fmt.Errorf("%w; run make deps, or try -backing sqlite", err)
 		}
-		b.backing = fmt.Sprintf("dynamodb: {table: bench-%%d, region: %s, endpoint: %q}", testservers.AWSRegion, "http://"+addr)
+		b.servers = append(b.servers, server)
+		b.backing = fmt.Sprintf("dynamodb: {table: bench-%%d, region: %s, endpoint: %q}", testservers.AWSRegion, "http://"+server.Addr)
 	default:
 		return fmt.Errorf("backing %q: dynamodb or sqlite", b.o.backing)
 	}
 	return nil
 }
 
-// server starts argv followed by a port, and waits until that takes connections.
-func (b *bench) server(ctx context.Context, argv ...string) (addr string, err error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", err
-	}
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(argv[0], append(argv[1:], port)...)
-	cmd.Dir = b.o.dir
-	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("start %s: %w", argv[0], err)
-	}
-	b.stops = append(b.stops, func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // "signal: killed"
-	})
-	for range 600 {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			return addr, c.Close()
-		}
-		if err := clock.System.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return "", err
-		}
-	}
-	return "", fmt.Errorf("%s on %s was not ready in a minute", argv[0], addr)
-}
-
 func (b *bench) stop() (err error) {
 	if b.redis != nil {
 		err = b.redis.Close()
 	}
-	for _, stop := range b.stops {
-		stop()
+	for _, s := range b.servers {
+		s.Stop()
 	}
 	return err
 }
@@ -97,20 +61,7 @@ func (b *bench) flush(ctx context.Context) (int64, error) {
 	if err := b.redis.FlushAll(ctx).Err(); err != nil {
 		return 0, err
 	}
-	return usedMemory(ctx, b.redis)
-}
-
-func usedMemory(ctx context.Context, c *redis.Client) (int64, error) {
-	text, err := c.Info(ctx, "memory").Result()
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "used_memory:"); ok {
-			return strconv.ParseInt(value, 10, 64)
-		}
-	}
-	return 0, errors.New("INFO memory says no used_memory")
+	return lab.Info(ctx, b.redis, "memory", "used_memory")
 }
 
 func (b *bench) config(round int) []byte {

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,7 @@ import (
 
 	_ "github.com/duckdb/duckdb-go/v2" // the bare engine
 
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/internal/telemetry"
@@ -70,10 +72,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "run this contender alone")
 	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
 	flag.Parse()
-	if err := run(context.Background(), o); err != nil {
-		_, _ = fmt.Fprintln(os.Stderr, "bench/offline:", err)
-		os.Exit(1)
-	}
+	lab.Main("offline", func(ctx context.Context, _ io.Writer) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -228,14 +227,14 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 	var (
 		stage, steps string
 		since        time.Time
-		used         float64
+		used         time.Duration
 	)
 	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out,
 		Progress: func(p telemetry.Progress) {
 			if p.Stage != stage {
-				now, cpu := clock.System.Now(), ownCPU()
+				now, cpu := clock.System.Now(), lab.CPU()
 				if stage != "" {
-					steps += fmt.Sprintf("; %s %.1f (%.1f)", stage, now.Sub(since).Seconds(), cpu-used)
+					steps += fmt.Sprintf("; %s %.1f (%.1f)", stage, now.Sub(since).Seconds(), (cpu - used).Seconds())
 				}
 				stage, since, used = p.Stage, now, cpu
 			}
@@ -244,15 +243,6 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 		return "", err
 	}
 	return fmt.Sprintf("plans %s, %s; %d rows, %d leaks%s", m.Views[0].Plan, m.Views[1].Plan, m.Rows, m.Leaks, steps), nil
-}
-
-// ownCPU is the user and system time of this process so far, in seconds.
-func ownCPU() float64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // ttl is a view's TTL of so many days: none where histories are long.

@@ -18,21 +18,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"os/exec"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/online"
@@ -51,12 +47,7 @@ func main() {
 	flag.IntVar(&o.memoryFeatures, "memory-features", 50, "float32 features per entity where memory is measured (one server only; 0 leaves it out)")
 	flag.BoolVar(&o.embedded, "embedded", false, "measure the embedded server")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench online:", err)
-		os.Exit(1)
-	}
+	lab.Main("online", func(ctx context.Context, out io.Writer) error { return run(ctx, o, out) })
 }
 
 type options struct {
@@ -80,12 +71,12 @@ type row struct {
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.addr == "" && o.cluster == "" && !o.embedded {
-		addr, stop, err := startServer(ctx)
+		server, err := lab.Redis(ctx)
 		if err != nil {
 			return err
 		}
-		defer stop()
-		o.addr = addr
+		defer server.Stop()
+		o.addr = server.Addr
 	}
 	b, err := newBench(ctx, o)
 	if err != nil {
@@ -125,14 +116,14 @@ func (b *bench) measure(ctx context.Context, r *row) error {
 	if err != nil {
 		return err
 	}
-	client := clientTime()
+	client := lab.CPU()
 	start := clock.System.Now()
 	n, err := r.round(ctx)
 	took := clock.System.Now().Sub(start)
 	if err != nil {
 		return err
 	}
-	client = clientTime() - client
+	client = lab.CPU() - client
 	runtime.ReadMemStats(&after)
 	serverAfter, err := b.serverTime(ctx)
 	if err != nil {
@@ -140,18 +131,9 @@ func (b *bench) measure(ctx context.Context, r *row) error {
 	}
 	r.rates = append(r.rates, float64(n)/took.Seconds())
 	r.allocs = append(r.allocs, float64(after.Mallocs-before.Mallocs)/float64(n))
-	r.client = append(r.client, client*1e6/float64(n))
+	r.client = append(r.client, client.Seconds()*1e6/float64(n))
 	r.server = append(r.server, (serverAfter-server)*1e6/float64(n))
 	return nil
-}
-
-// clientTime is the processor time of this process in seconds.
-func clientTime() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
 // serverTime is the processor time of all masters in seconds; 0 for the embedded server.
@@ -439,40 +421,4 @@ func (b *bench) bareGet(ctx context.Context) (int, error) {
 		_, err := pipe.Exec(ctx)
 		return err
 	})
-}
-
-// startServer starts a redis-server on a free loopback port.
-func startServer(ctx context.Context) (addr string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return "", nil, err
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", nil, err
-	}
-	cmd := exec.CommandContext(ctx, "redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
-	if err := cmd.Start(); err != nil {
-		return "", nil, fmt.Errorf("start redis-server (apt-get install redis-server): %w", err)
-	}
-	stop = func() {
-		_ = cmd.Process.Kill() // it may have ended with ctx
-		_ = cmd.Wait()         // "signal: killed"
-	}
-	for range 500 {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			return addr, stop, c.Close()
-		}
-		if err := clock.System.Sleep(ctx, 10*time.Millisecond); err != nil {
-			stop()
-			return "", nil, err
-		}
-	}
-	stop()
-	return "", nil, fmt.Errorf("redis-server on %s did not start", addr)
 }

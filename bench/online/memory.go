@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/feature"
-	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/online"
 )
 
@@ -58,7 +55,7 @@ func memoryOf(ctx context.Context, o options, out io.Writer, expires bool) (err 
 	if err := store.FlushAll(ctx); err != nil {
 		return err
 	}
-	before, err := usedMemory(ctx, server)
+	before, err := lab.Info(ctx, server, "memory", "used_memory")
 	if err != nil {
 		return err
 	}
@@ -72,7 +69,7 @@ func memoryOf(ctx context.Context, o options, out io.Writer, expires bool) (err 
 	if err := alone(ctx, server); err != nil {
 		return err
 	}
-	after, err := usedMemory(ctx, server)
+	after, err := lab.Info(ctx, server, "memory", "used_memory")
 	if err != nil {
 		return err
 	}
@@ -85,31 +82,14 @@ func memoryOf(ctx context.Context, o options, out io.Writer, expires bool) (err 
 // alone waits until the server has dropped the other connections: their buffers, megabytes
 // after large pipelines, count as used memory.
 func alone(ctx context.Context, server *redis.Client) error {
-	for range 100 {
-		n, err := info(ctx, server, "clients", "connected_clients")
-		if err != nil || n <= 1 {
-			return err
-		}
-		if err := clock.System.Sleep(ctx, 50*time.Millisecond); err != nil {
-			return err
-		}
+	var failed error
+	err := lab.Await(ctx, func() bool {
+		var n int64
+		n, failed = lab.Info(ctx, server, "clients", "connected_clients")
+		return failed != nil || n <= 1
+	})
+	if failed == nil && err != nil {
+		err = fmt.Errorf("the server has other clients, its memory says nothing: %w", err)
 	}
-	return errors.New("the server has other clients: its memory says nothing")
-}
-
-func usedMemory(ctx context.Context, server *redis.Client) (int64, error) {
-	return info(ctx, server, "memory", "used_memory")
-}
-
-func info(ctx context.Context, server *redis.Client, section, name string) (int64, error) {
-	text, err := server.Info(ctx, section).Result()
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
-			return strconv.ParseInt(value, 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("INFO %s says no %s", section, name)
+	return errors.Join(failed, err)
 }

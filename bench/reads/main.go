@@ -17,10 +17,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"os/exec"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
@@ -29,6 +25,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/online"
@@ -49,12 +46,7 @@ func main() {
 	flag.IntVar(&o.masters, "masters", 3, "masters of the cluster; 0: no cluster")
 	flag.StringVar(&o.addr, "addr", "", "use this server; keys of the project bench_reads are written")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench reads:", err)
-		os.Exit(1)
-	}
+	lab.Main("reads", func(ctx context.Context, out io.Writer) error { return run(ctx, o, out) })
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
@@ -71,22 +63,26 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		}
 		return measure(ctx, o, []*server{s}, out)
 	}
-	stop, addr, err := startRedis(ctx)
+	one, err := lab.Redis(ctx)
 	if err != nil {
 		return err
 	}
-	defer stop()
-	s, err := newServer(ctx, o, "redis", []string{addr}, false)
+	defer one.Stop()
+	s, err := newServer(ctx, o, "redis", []string{one.Addr}, false)
 	if err != nil {
 		return err
 	}
 	servers = append(servers, s)
 	if o.masters > 0 {
-		stop, addrs, err := startCluster(ctx, o.masters)
+		nodes, err := lab.Cluster(ctx, o.masters)
 		if err != nil {
 			return err
 		}
-		defer stop()
+		var addrs []string
+		for _, n := range nodes {
+			defer n.Stop()
+			addrs = append(addrs, n.Addr)
+		}
 		s, err := newServer(ctx, o, fmt.Sprintf("cluster of %d", o.masters), addrs, true)
 		if err != nil {
 			return err
@@ -94,36 +90,6 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		servers = append(servers, s)
 	}
 	return measure(ctx, o, servers, out)
-}
-
-// startRedis runs a redis-server without persistence on a free loopback port.
-func startRedis(ctx context.Context, more ...string) (stop func(), addr string, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, "", err
-	}
-	addr = l.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	if err := l.Close(); err != nil {
-		return nil, "", err
-	}
-	cmd := exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no"}, more...)...)
-	if err := cmd.Start(); err != nil {
-		return nil, "", fmt.Errorf("start redis-server: %w; install it or give -addr", err)
-	}
-	stop = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	c := redis.NewClient(&redis.Options{Addr: addr})
-	defer func() { _ = c.Close() }()
-	for range 100 {
-		if c.Ping(ctx).Err() == nil {
-			return stop, addr, nil
-		}
-		if err := clock.System.Sleep(ctx, 50*time.Millisecond); err != nil {
-			break
-		}
-	}
-	stop()
-	return nil, "", errors.New("redis-server did not start")
 }
 
 // server is one kind of Redis with the readers and the bare client over it.

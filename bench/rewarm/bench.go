@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hearthstore/hearth/backing/dynamodb"
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/rewarm"
@@ -207,9 +207,9 @@ type usage struct {
 
 // meter begins to measure; what it returns says what was used until then.
 func (b *bench) meter(t *target) func() usage {
-	began, client, replay, redis, rss := clock.System.Now(), cpuTime(), cpuOf(b.replay), cpuOf(t.pids...), memory("VmRSS")
+	began, client, replay, redis, rss := clock.System.Now(), lab.CPU(), cpuOf(b.replay), cpuOf(t.pids...), memory("VmRSS")
 	return func() usage {
-		return usage{clock.System.Now().Sub(began), cpuTime() - client, cpuOf(b.replay) - replay, cpuOf(t.pids...) - redis, memory("VmHWM") - rss}
+		return usage{clock.System.Now().Sub(began), lab.CPU() - client, cpuOf(b.replay) - replay, cpuOf(t.pids...) - redis, memory("VmHWM") - rss}
 	}
 }
 
@@ -249,14 +249,6 @@ func (b *bench) measure(ctx context.Context, r *row) (err error) {
 	}
 	r.rounds = append(r.rounds, u)
 	return nil
-}
-
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // scan reads everything with some workers.

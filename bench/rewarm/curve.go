@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -115,16 +114,4 @@ func svg(hot, optimum, scan []float64, worst float64) string {
 	fmt.Fprintf(&b, `<text x="%d" y="18" fill="#222">Share of Zipf(1.0) traffic that is served (worst gap to the optimum %.1f points)</text>`+"\n", left, 100*worst)
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#222">share of the keys that are back</text>`+"\n</svg>\n", left+w/2, top+h+40)
 	return b.String()
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if closing := l.Close(); err == nil {
-		err = closing
-	}
-	return port, err
 }

@@ -13,12 +13,11 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
+
+	"github.com/hearthstore/hearth/bench/internal/lab"
 )
 
 type options struct {
@@ -52,12 +51,7 @@ func main() {
 	flag.IntVar(&o.entries, "entries", 0, "with -curve: entries of the sketch (default: what readers use)")
 	flag.IntVar(&o.sample, "sample", 0, "with -curve: record one request in so many (default: what readers use)")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "bench rewarm:", err)
-		os.Exit(1)
-	}
+	lab.Main("rewarm", func(ctx context.Context, out io.Writer) error { return run(ctx, o, out) })
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {

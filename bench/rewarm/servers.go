@@ -4,15 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/bench/internal/lab"
 	"github.com/hearthstore/hearth/online"
 )
 
@@ -55,25 +53,21 @@ func startTarget(ctx context.Context, masters int) (t *target, err error) {
 			t.close()
 		}
 	}()
-	var bus []string
-	for range masters {
-		port := ""
-		if masters > 1 {
-			if port, err = freePort(); err != nil {
-				return t, err
-			}
-			bus = append(bus, port)
-		}
-		addr, pid, stop, err := startRedis(ctx, port)
-		if err != nil {
-			return t, err
-		}
-		t.addrs, t.pids, t.stops = append(t.addrs, addr), append(t.pids, pid), append(t.stops, stop)
+	var servers []*lab.Server
+	if masters > 1 {
+		servers, err = lab.Cluster(ctx, masters)
+	} else if one, startErr := lab.Redis(ctx); startErr == nil {
+		servers = []*lab.Server{one}
+	} else {
+		err = startErr
+	}
+	if err != nil {
+		return t, err
+	}
+	for _, s := range servers {
+		t.addrs, t.pids, t.stops = append(t.addrs, s.Addr), append(t.pids, s.PID), append(t.stops, s.Stop)
 	}
 	if masters > 1 {
-		if err := join(ctx, t.addrs, bus); err != nil {
-			return t, err
-		}
 		t.bare = redis.NewClusterClient(&redis.ClusterOptions{Addrs: t.addrs, PoolSize: 16})
 	} else {
 		t.bare = redis.NewClient(&redis.Options{Addr: t.addrs[0], PoolSize: 16})
@@ -85,89 +79,6 @@ func startTarget(ctx context.Context, masters int) (t *target, err error) {
 	}
 	t.stops = append(t.stops, func() { _ = t.online.Close() })
 	return t, nil
-}
-
-// join makes one cluster of empty servers.
-func join(ctx context.Context, addrs, bus []string) error {
-	const slots = 16384
-	for i, addr := range addrs {
-		c := redis.NewClient(&redis.Options{Addr: addr})
-		defer func() { _ = c.Close() }()
-		host, port, _ := strings.Cut(addrs[0], ":")
-		if err := c.ClusterAddSlotsRange(ctx, slots*i/len(addrs), slots*(i+1)/len(addrs)-1).Err(); err != nil {
-			return err
-		}
-		if err := c.Do(ctx, "cluster", "set-config-epoch", i+1).Err(); err != nil {
-			return err
-		}
-		if i == 0 {
-			continue
-		}
-		if err := c.Do(ctx, "cluster", "meet", host, port, bus[0]).Err(); err != nil {
-			return err
-		}
-	}
-	for _, addr := range addrs {
-		c := redis.NewClient(&redis.Options{Addr: addr})
-		defer func() { _ = c.Close() }()
-		err := patiently(ctx, func() error {
-			info, err := c.ClusterInfo(ctx).Result()
-			if err == nil && !(strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_size:%d", len(addrs)))) {
-				err = fmt.Errorf("the cluster is not ready: %s", info)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func patiently(ctx context.Context, try func() error) error {
-	for deadline := clock.System.Now().Add(20 * time.Second); ; {
-		err := try()
-		if err == nil || clock.System.Now().After(deadline) {
-			return err
-		}
-		if err := clock.System.Sleep(ctx, 20*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-// startRedis starts one server; with a bus port one that is to be part of a cluster.
-func startRedis(ctx context.Context, bus string) (addr string, pid int, stop func(), err error) {
-	port, err := freePort()
-	if err != nil {
-		return "", 0, nil, err
-	}
-	dir, err := os.MkdirTemp("", "hearth-bench-rewarm-")
-	if err != nil {
-		return "", 0, nil, err
-	}
-	args := []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir, "--appendonly", "no"}
-	if bus != "" {
-		args = append(args, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "5000")
-	}
-	cmd := exec.CommandContext(ctx, "redis-server", args...)
-	if err := cmd.Start(); err != nil {
-		_ = os.RemoveAll(dir)
-		return "", 0, nil, fmt.Errorf("start redis-server (install it first): %w", err)
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		_ = os.RemoveAll(dir)
-	}
-	addr = "127.0.0.1:" + port
-	c := redis.NewClient(&redis.Options{Addr: addr})
-	defer func() { _ = c.Close() }()
-	if err := patiently(ctx, func() error { return c.Ping(ctx).Err() }); err != nil {
-		stop()
-		return "", 0, nil, fmt.Errorf("redis-server does not answer: %w", err)
-	}
-	return addr, cmd.Process.Pid, stop, nil
 }
 
 // cpuOf is the CPU time of other processes, to a hundredth of a second; 0 where /proc does
