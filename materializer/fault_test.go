@@ -325,6 +325,31 @@ func TestGivesUp(t *testing.T) {
 	}
 }
 
+// TestOneViewFailsBesideAnother: one view is done and another fails whole. Together that is
+// partial, by the status and by the error. Red without the rule that they agree.
+func TestOneViewFailsBesideAnother(t *testing.T) {
+	w := setup(t)
+	w.source.Write("a", 1, rows(0, 20, 5, 1)...)
+	other, broken := *w.view, errors.New("its state cannot be read")
+	other.Name = "other"
+	var loads atomic.Int64
+	w.inject(func(c sim.Call) *sim.Fault {
+		if c.Op == "state.load" && loads.Add(1) == 2 { // the other view's
+			return &sim.Fault{Err: broken}
+		}
+		return nil
+	})
+	r, err := w.materialize(func(r *materializer.Request) { r.Views = append(r.Views, &other) })
+	w.inject(nil)
+	var partial *feature.PartialError
+	if r.Status != "partial" || r.Views[0].Status != "done" || r.Views[1].Status != "failed" {
+		t.Fatalf("%s: %s and %s: %v", r.Status, r.Views[0].Status, r.Views[1].Status, err)
+	}
+	if !errors.As(err, &partial) || !errors.Is(err, broken) || partial.Done != 20 || partial.Failed != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestOnlineAway: the run goes on, ends partial, never done (I9), and says how far behind
 // the online tier is; the next run sends it by reads, without conditional writes. Red when
 // outcome ignores Behind, and when FilesBehind is not saved.

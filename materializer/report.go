@@ -1,6 +1,7 @@
 package materializer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -122,7 +123,7 @@ func (v *ViewReport) outcome(failure error, idle bool) (status string, err error
 	case failure != nil && v.Backing.acknowledged() == 0 && v.Online.Healed == 0:
 		return StatusFailed, failure
 	case failure != nil:
-		return StatusPartial, &feature.PartialError{Op: fmt.Sprintf("view %s", v.View), Done: v.Backing.acknowledged(), Failed: v.Backing.Failed, Err: failure}
+		return StatusPartial, failure
 	case v.Backing.Failed > 0 && v.Backing.acknowledged() == 0:
 		status = StatusFailed
 	case v.Backing.Failed > 0 || v.Online.Behind > 0:
@@ -182,6 +183,21 @@ func (r *Report) status() string {
 		return StatusFailed
 	}
 	return StatusPartial
+}
+
+// partial makes sure that the error of a partial run says so, whatever made it one: a view's
+// counts, a view that failed beside others, or what comes after the values.
+func (r *Report) partial(err error) error {
+	var partial *feature.PartialError
+	if r.Status != StatusPartial || errors.As(err, &partial) {
+		return err
+	}
+	partial = &feature.PartialError{Op: "all views", Err: err}
+	for _, v := range r.Views {
+		partial.Done += v.Backing.acknowledged()
+		partial.Failed += v.Backing.Failed + v.Online.Behind
+	}
+	return partial
 }
 
 // WriteTable writes the report for people.

@@ -24,8 +24,8 @@ type run struct {
 // Run materializes the views one after the other. The report is nil only for an invalid
 // request. The error is nil exactly when the report's status is done or nothing, so that
 // who looks only at the error never takes a part for the whole: it is the joined errors of
-// the views (a *feature.PartialError where the tiers hold a part), or matches the context's
-// cause when the run was interrupted.
+// the views, among them a *feature.PartialError when the status is partial, or matches the
+// context's cause when the run was interrupted.
 func (m *Materializer) Run(ctx context.Context, req Request) (*Report, error) {
 	if err := req.check(); err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (m *Materializer) Run(ctx context.Context, req Request) (*Report, error) {
 		errs = append(errs, v.err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return r.report, fmt.Errorf("materialize run %d: %s: %w", req.Run, r.report.Status, err)
+		return r.report, fmt.Errorf("materialize run %d: %s: %w", req.Run, r.report.Status, r.report.partial(err))
 	}
 	return r.report, nil
 }
@@ -200,12 +200,7 @@ func (m *Materializer) markWarm(ctx context.Context, r *run) error {
 	}
 	if err != nil {
 		r.report.Status = StatusPartial
-		var stored int64
-		for _, v := range r.report.Views {
-			stored += v.Backing.acknowledged()
-		}
-		err = &feature.PartialError{Op: "mark the online tier warm", Done: stored, Failed: 1, Err: err} // the values; the markers
-		return fmt.Errorf("%w; the values are there, `hearth rewarm` marks it", err)
+		return fmt.Errorf("mark the online tier warm: %w; the values are there, `hearth rewarm` marks it", err)
 	}
 	r.report.MarkedWarm = true
 	return nil
