@@ -177,9 +177,9 @@ func (s *session) vanished(ctx context.Context, src *source, shapes []shape, nam
 	}
 	for _, sh := range with {
 		for _, f := range sh.files {
-			r, ok := times[f.local]
-			if !ok {
-				if r, ok, err = s.readTimes(ctx, src, sh, f); err != nil || !ok {
+			r := times[f.local]
+			if r == nil {
+				if r, err = s.readTimes(ctx, src, sh, f); err != nil || r == nil {
 					return nil, err
 				}
 			}
@@ -191,9 +191,9 @@ func (s *session) vanished(ctx context.Context, src *source, shapes []shape, nam
 	}
 	for _, sh := range without {
 		for _, f := range sh.files {
-			r, ok := times[f.local]
-			newer := ok && r.lo > last
-			if !newer && (!ok || r.hi > last) {
+			r := times[f.local]
+			newer := r != nil && r.lo > last
+			if !newer && (r == nil || r.hi > last) {
 				if newer, err = s.mostlyAfter(ctx, src, sh, f, last); err != nil {
 					return nil, err
 				}

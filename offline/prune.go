@@ -50,7 +50,7 @@ func (s *session) fetch(ctx context.Context, src *source, in timeRange) (shapes 
 		return nil, nil, err
 	}
 	for i, f := range files {
-		if r, ok := times[f.local]; ok && !in.meets(r) {
+		if r := times[f.local]; r != nil && !in.meets(*r) {
 			continue
 		}
 		read = append(read, candidates[i])
@@ -109,7 +109,7 @@ func (s *session) kept(ctx context.Context, src *source, shapes []shape) error {
 	for _, sh := range shapes {
 		for _, f := range sh.files {
 			first, last, ok := promise.Period(f.Path)
-			if r, known := times[f.local]; ok && known && (r.lo < first || r.hi > last) {
+			if r := times[f.local]; ok && r != nil && (r.lo < first || r.hi > last) {
 				return feature.Problems{withRemedy(problemAt(src.view, "source.time_partitions", "%s holds rows of another time than its folder promises", f.Path),
 					"remove time_partitions: without it nothing is left out by the names of folders; or write such rows to the folder of their event time (UTC)")}
 			}
@@ -134,17 +134,22 @@ func (s *session) footers(ctx context.Context, files []located) ([]located, erro
 	return s.engine.stage.footers(ctx, files, filepath.Join(s.dir, "footers"+strconv.Itoa(s.serial)))
 }
 
-// eventTimes reads the range of event times of each file from the footers, by local path.
-// Files without statistics, or with rows of which they say nothing, are left out.
-func (s *session) eventTimes(ctx context.Context, src *source, shapes []shape) (map[string]timeRange, error) {
+// eventTimes reads the range of event times of each file from the footers, once, by local
+// path. Files without statistics, or with rows of which they say nothing, have nil.
+func (s *session) eventTimes(ctx context.Context, src *source, shapes []shape) (map[string]*timeRange, error) {
 	column, unit := src.view.Source.TimestampField, src.view.Source.TimestampUnit
 	byType := map[string][]string{}
+	if src.times == nil {
+		src.times = map[string]*timeRange{}
+	}
 	for _, sh := range shapes {
 		for _, f := range sh.files {
-			byType[sh.types[column]] = append(byType[sh.types[column]], sql.Literal(f.local))
+			if _, ok := src.times[f.local]; !ok {
+				src.times[f.local] = nil
+				byType[sh.types[column]] = append(byType[sh.types[column]], sql.Literal(f.local))
+			}
 		}
 	}
-	out := map[string]timeRange{}
 	for found, list := range byType {
 		bound := func(stat string) (string, bool) { return micros(try(stat, found), found, unit) }
 		lo, ok := bound("stats_min_value")
@@ -162,7 +167,7 @@ func (s *session) eventTimes(ctx context.Context, src *source, shapes []shape) (
 			)
 			err := scan(&name, &first, &last, &unknown)
 			if first != nil && last != nil && unknown == 0 {
-				out[name] = timeRange{feature.Micros(*first), feature.Micros(*last)}
+				src.times[name] = &timeRange{feature.Micros(*first), feature.Micros(*last)}
 			}
 			return err
 		})
@@ -170,24 +175,21 @@ func (s *session) eventTimes(ctx context.Context, src *source, shapes []shape) (
 			return nil, err
 		}
 	}
-	return out, nil
+	return src.times, nil
 }
 
-// readTimes reads the range of event times of one file from its rows; ok is false when the
-// file is not here, or holds no time.
-func (s *session) readTimes(ctx context.Context, src *source, sh shape, f located) (r timeRange, ok bool, err error) {
+// readTimes reads the range of event times of one file from its rows; nil when the file is not
+// here, or holds no time.
+func (s *session) readTimes(ctx context.Context, src *source, sh shape, f located) (*timeRange, error) {
 	event, ok := src.eventOf(sh)
 	if !ok || f.footer {
-		return r, false, nil
+		return nil, nil
 	}
 	var first, last *int64
-	if err := s.QueryRow(ctx, fmt.Sprintf("SELECT min(%s), max(%s) FROM %s", event, event, readParquet([]located{f}, false)), &first, &last); err != nil {
-		return r, false, err
+	if err := s.QueryRow(ctx, fmt.Sprintf("SELECT min(%s), max(%s) FROM %s", event, event, readParquet([]located{f}, false)), &first, &last); err != nil || first == nil || last == nil {
+		return nil, err
 	}
-	if first == nil || last == nil {
-		return r, false, nil
-	}
-	return timeRange{feature.Micros(*first), feature.Micros(*last)}, true, nil
+	return &timeRange{feature.Micros(*first), feature.Micros(*last)}, nil
 }
 
 // mostlyAfter reports whether more than half of a file's rows are newer than a time.

@@ -28,7 +28,8 @@ type source struct {
 	query  string            // the rendered query of a query source
 	varies map[string]string // columns whose type differs between files, and where
 
-	skipped map[string]bool // paths of files whose rows are not read: their footers or folders rule them out
+	times   map[string]*timeRange // by local path, what eventTimes found; nil: the footer does not tell
+	skipped map[string]bool       // paths of files whose rows are not read: their footers or folders rule them out
 }
 
 // fault is a condition under which a row cannot become a value.
