@@ -70,15 +70,8 @@ func (s *Store) Delete(ctx context.Context, refs []feature.Ref) ([]error, error)
 	return results, nil
 }
 
-// Info is what the servers say about themselves.
-type Info struct {
-	UsedMemory int64  `json:"used_memory"` // bytes, sum of all masters; 0 for the embedded server
-	MaxMemory  int64  `json:"max_memory"`  // bytes, sum of all masters; 0 when one has no limit
-	Keys       int64  `json:"keys"`        // of every project, sum of all masters
-	Policy     string `json:"policy"`      // maxmemory-policy; several, joined by commas, when the masters differ
-	Version    string `json:"version"`     // server version; "embedded" for the embedded server
-	Masters    int    `json:"masters"`
-}
+// Info is what Store.Info tells.
+type Info = feature.OnlineInfo
 
 // Info asks every master. One that does not answer is an error: a partial sum would mislead.
 func (s *Store) Info(ctx context.Context) (Info, error) {

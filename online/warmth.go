@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/hearthstore/hearth/feature"
 )
 
 // markers is the number of marker keys. Each lies in its own 1/256 of the slots, so that a
@@ -65,34 +67,11 @@ func (s *Store) MarkWarm(ctx context.Context, run uint64) error {
 	return nil
 }
 
-// Warmth says which shards of the tier hold data.
-type Warmth struct {
-	Reachable bool          `json:"reachable"` // every shard answered
-	Cold      bool          `json:"cold"`      // at least one shard that answered is cold
-	Shards    []ShardWarmth `json:"shards"`    // ordered by address; one for a single server
-	MarkerRun uint64        `json:"marker_run"`
-}
-
-// ShardWarmth is one shard: a master and the slots it owns.
-//
-// A shard is cold when it answers and fewer than half of its markers are there. Half is
-// robust in both directions: a lost shard has none, while eviction takes markers only in
-// proportion to everything else (each check reads them, so that LRU and LFU keep them, and
-// volatile policies never evict what has no expiry). A shard without markers of its own,
-// because it owns few slots, is cold when it holds no key at all.
-type ShardWarmth struct {
-	Addr      string `json:"addr"`
-	Reachable bool   `json:"reachable"`
-	Cold      bool   `json:"cold"`
-	Markers   int    `json:"markers"` // markers that belong to the shard
-	Present   int    `json:"present"`
-	Keys      int64  `json:"keys"` // of every project on the server
-	// Instance tells the process that answered from every other: after a restart or a
-	// failover it is another one, which may lack what was acknowledged last. "" where the
-	// server does not say.
-	Instance string `json:"-"`
-	Err      error  `json:"-"` // why it is not reachable
-}
+// Warmth and ShardWarmth are what Store.Warmth tells.
+type (
+	Warmth      = feature.Warmth
+	ShardWarmth = feature.ShardWarmth
+)
 
 // Warmth looks at the markers: one round trip per shard. Shards that do not answer are
 // reported, not an error; the error is for a tier of which nothing is known, and matches

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
@@ -102,7 +101,7 @@ func (r *Rewarmer) Drill(ctx context.Context, scratch Online, req DrillRequest) 
 		return rep, fmt.Errorf("drill: %w: it needs a scratch prefix of its own", feature.ErrInvalid)
 	}
 	cfg := r.cfg
-	cfg.Online, cfg.State, cfg.Source, cfg.Hot = scratch, &volatile{docs: map[string]document{}}, "drill", nil
+	cfg.Online, cfg.State, cfg.Source, cfg.Hot = scratch, new(Volatile), "drill", nil
 	drill, err := New(cfg)
 	if err != nil {
 		return rep, err
@@ -186,51 +185,5 @@ func (r *Rewarmer) remove(ctx context.Context, rep *DrillReport) error {
 			return err
 		}
 	}
-	return nil
-}
-
-// volatile is a State for a run that nobody resumes.
-type volatile struct {
-	mu   sync.Mutex
-	next int64
-	docs map[string]document
-}
-
-type document struct {
-	value    []byte
-	revision int64
-}
-
-// Load returns a document.
-func (v *volatile) Load(_ context.Context, name string) ([]byte, int64, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	d, ok := v.docs[name]
-	if !ok {
-		return nil, 0, fmt.Errorf("%s: %w", name, feature.ErrNotFound)
-	}
-	return d.value, d.revision, nil
-}
-
-// Save replaces the document of the given revision.
-func (v *volatile) Save(_ context.Context, name string, value []byte, revision int64) (int64, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.docs[name].revision != revision {
-		return 0, fmt.Errorf("%s: %w", name, feature.ErrConflict)
-	}
-	v.next++
-	v.docs[name] = document{value, v.next}
-	return v.next, nil
-}
-
-// Delete removes the document of the given revision.
-func (v *volatile) Delete(_ context.Context, name string, revision int64) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if d, ok := v.docs[name]; ok && d.revision != revision {
-		return fmt.Errorf("%s: %w", name, feature.ErrConflict)
-	}
-	delete(v.docs, name)
 	return nil
 }

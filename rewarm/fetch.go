@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/hearthstore/hearth/feature"
-	"github.com/hearthstore/hearth/internal/pace"
 )
 
 // fetchBatch is how many values are asked of the table at a time: what BatchGetItem takes.
@@ -22,9 +21,8 @@ type fetched struct {
 // out; these are asked for again, and come on a page of their own.
 func (s *scanner) fetch(ctx context.Context, from Fetcher, refs []feature.Ref, to *fetched) error {
 	cfg := &s.r.cfg
-	began := cfg.Clock.Now()
+	tries := tries{s: s, began: cfg.Clock.Now()}
 	to.n = 0
-	failures, waits := 0, 0
 	for len(refs) > 0 {
 		if to.n == len(to.pages) {
 			to.pages = append(to.pages, new(feature.ScanPage))
@@ -49,28 +47,16 @@ func (s *scanner) fetch(ctx context.Context, from Fetcher, refs []feature.Ref, t
 			if len(left) < len(refs) {
 				s.moved.reset(cfg.Clock.Now())
 				to.n++
-				refs, waits = left, 0
+				refs, tries.waits = left, 0
 				continue
 			}
 			err = fmt.Errorf("%w: it read none of %d keys", feature.ErrThrottled, len(refs))
 		} else {
 			s.reads.Spend(-estimate)
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, feature.ErrThrottled) {
-			s.throttled.Add(1)
-		} else if failures++; failures >= cfg.Attempts || !worthRetry(err) {
-			return fmt.Errorf("fetch %d values from the backing tier: %w", len(refs), err)
-		}
-		if s.moved.since(began, cfg.Clock.Now()) > cfg.StallTimeout {
-			return fmt.Errorf("fetch %d values from the backing tier: no progress for %s: %w", len(refs), cfg.StallTimeout, err)
-		}
-		if err := cfg.Clock.Sleep(ctx, pace.Backoff(waits, backoffBase, backoffLimit)); err != nil {
+		if err := tries.again(ctx, fmt.Sprintf("fetch %d values from the backing tier", len(refs)), err); err != nil {
 			return err
 		}
-		waits++
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package rewarm
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -57,13 +58,7 @@ func (p *pass) hot(ctx context.Context) error {
 		return nil
 	}
 	if p.cold != nil {
-		kept := wanted[:0]
-		for _, ref := range wanted {
-			if p.cold(ref) {
-				kept = append(kept, ref)
-			}
-		}
-		wanted = kept
+		wanted = slices.DeleteFunc(wanted, func(ref feature.Ref) bool { return !p.cold(ref) })
 	}
 	if len(wanted) == 0 {
 		return nil

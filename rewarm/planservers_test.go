@@ -77,7 +77,7 @@ func TestPlanAgainstServers(t *testing.T) {
 				t.Fatal("fill the table: ", err)
 			}
 			to := openOnline(t, []string{testservers.Redis(t, testservers.RedisOptions{}).Addr()})
-			r, err := rewarm.New(rewarm.Config{Backing: &pages{Store: table, limit: 500}, Online: tier{to}, State: documents{table}, Views: []*feature.View{view}, Project: project, Hot: hot})
+			r, err := rewarm.New(rewarm.Config{Backing: &pages{Store: table, limit: 500}, Online: to, State: documents{table}, Views: []*feature.View{view}, Project: project, Hot: hot})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,9 +38,8 @@ func (r *Rewarmer) newScanner(maxReadRate float64) *scanner {
 // StallTimeout), and tries Attempts times when it fails for a reason that may pass.
 func (s *scanner) scan(ctx context.Context, req feature.ScanRequest, page *feature.ScanPage) error {
 	cfg := &s.r.cfg
-	began := cfg.Clock.Now()
-	failures := 0
-	for n := 0; ; n++ {
+	tries := tries{s: s, began: cfg.Clock.Now()}
+	for {
 		estimate := s.expected()
 		if err := s.reads.Wait(ctx, estimate); err != nil {
 			return err
@@ -59,21 +58,37 @@ func (s *scanner) scan(ctx context.Context, req feature.ScanRequest, page *featu
 			return nil
 		}
 		s.reads.Spend(-estimate)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, feature.ErrThrottled) {
-			s.throttled.Add(1)
-		} else if failures++; failures >= cfg.Attempts || !worthRetry(err) {
-			return fmt.Errorf("scan the backing tier: %w", err)
-		}
-		if s.moved.since(began, cfg.Clock.Now()) > cfg.StallTimeout {
-			return fmt.Errorf("scan the backing tier: no progress for %s: %w", cfg.StallTimeout, err)
-		}
-		if err := cfg.Clock.Sleep(ctx, pace.Backoff(n, backoffBase, backoffLimit)); err != nil {
+		if err := tries.again(ctx, "scan the backing tier", err); err != nil {
 			return err
 		}
 	}
+}
+
+// tries counts how often one read of the table did not succeed.
+type tries struct {
+	s        *scanner
+	began    time.Time
+	failures int // other than throttles
+	waits    int // since something was read
+}
+
+// again waits before the next try after err, or returns why there is none: the context
+// ended, the failure will not pass or came Attempts times, or nothing moves any more.
+func (t *tries) again(ctx context.Context, what string, err error) error {
+	cfg := &t.s.r.cfg
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, feature.ErrThrottled) {
+		t.s.throttled.Add(1)
+	} else if t.failures++; t.failures >= cfg.Attempts || !worthRetry(err) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if t.s.moved.since(t.began, cfg.Clock.Now()) > cfg.StallTimeout {
+		return fmt.Errorf("%s: no progress for %s: %w", what, cfg.StallTimeout, err)
+	}
+	t.waits++
+	return cfg.Clock.Sleep(ctx, pace.Backoff(t.waits-1, backoffBase, backoffLimit))
 }
 
 // get reads single values. The table charges half a unit per value of up to 4 KB; Get does

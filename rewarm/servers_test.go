@@ -86,22 +86,6 @@ func (p *pages) Table(ctx context.Context) (rewarm.Table, error) {
 	return rewarm.Table{Name: d.Name, Items: d.Items, Bytes: d.Bytes}, err
 }
 
-type tier struct{ *online.Store }
-
-func (o tier) Warmth(ctx context.Context) (rewarm.Warmth, error) {
-	w, err := o.Store.Warmth(ctx)
-	out := rewarm.Warmth{Reachable: w.Reachable, Cold: w.Cold, MarkerRun: w.MarkerRun}
-	for _, s := range w.Shards {
-		out.Shards = append(out.Shards, rewarm.ShardWarmth(s))
-	}
-	return out, err
-}
-
-func (o tier) Info(ctx context.Context) (rewarm.Info, error) {
-	i, err := o.Store.Info(ctx)
-	return rewarm.Info(i), err
-}
-
 type documents struct{ backing.StateStore }
 
 func (d documents) Load(ctx context.Context, name string) ([]byte, int64, error) {
@@ -151,7 +135,7 @@ func openOnlineOf(t testing.TB, addrs []string, name string) *online.Store {
 
 func serversRewarmer(t testing.TB, table *pages, to *online.Store) *rewarm.Rewarmer {
 	t.Helper()
-	r, err := rewarm.New(rewarm.Config{Backing: table, Online: tier{to}, State: documents{table.Store}, Views: []*feature.View{serversView},
+	r, err := rewarm.New(rewarm.Config{Backing: table, Online: to, State: documents{table.Store}, Views: []*feature.View{serversView},
 		Project: project, Workers: 4, BatchSize: 100, CheckEvery: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

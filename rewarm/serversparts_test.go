@@ -74,7 +74,7 @@ func hottestPart(s *servers) {
 		s.Fatal("fill the table: ", err)
 	}
 	to := openOnlineOf(s, s.cluster.Addrs(), "hottest")
-	r, err := rewarm.New(rewarm.Config{Backing: &pages{Store: table}, Online: tier{to}, State: documents{table}, Views: []*feature.View{view},
+	r, err := rewarm.New(rewarm.Config{Backing: &pages{Store: table}, Online: to, State: documents{table}, Views: []*feature.View{view},
 		Project: "hottest", Workers: 4, BatchSize: 20, Hot: hot})
 	if err != nil {
 		s.Fatal(err)

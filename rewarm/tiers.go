@@ -59,35 +59,12 @@ type Online interface {
 	Scan(ctx context.Context, view feature.ViewID, fn func(refs []feature.Ref) error) error
 }
 
-// Warmth says what of the online tier is there and filled.
-type Warmth struct {
-	Reachable bool // every shard answered
-	Cold      bool // some shard that answered is cold
-	Shards    []ShardWarmth
-	MarkerRun uint64 // the run that marked it warm; 0 for none
-}
-
-// ShardWarmth is the warmth of one shard.
-type ShardWarmth struct {
-	Addr      string
-	Reachable bool
-	Cold      bool
-	Markers   int // markers that belong on the shard
-	Present   int // of these, there
-	Keys      int64
-	Instance  string // the process that answered; "" if it does not say
-	Err       error  // why it is not reachable
-}
-
-// Info is how full the online tier is.
-type Info struct {
-	UsedMemory int64
-	MaxMemory  int64 // 0: no bound
-	Keys       int64
-	Policy     string // maxmemory-policy
-	Version    string
-	Masters    int
-}
+// Warmth, ShardWarmth and Info are what an Online tells of itself.
+type (
+	Warmth      = feature.Warmth
+	ShardWarmth = feature.ShardWarmth
+	Info        = feature.OnlineInfo
+)
 
 // State keeps small named documents between runs and machines. Every save is conditional
 // on the revision, so that two runs never move the same checkpoint unnoticed.

@@ -352,7 +352,7 @@ func (b *bench) written(rep *rewarm.Report, err error) error {
 
 func (b *bench) run(ctx context.Context, t *target, req rewarm.Request, hot hotRefs, saved func(state []byte)) (*rewarm.Report, error) {
 	cfg := rewarm.Config{
-		Backing: tableOf{b.table, int64(b.o.items)}, Online: onlineOf{t.online}, State: &states{saved: saved, docs: map[string]document{}},
+		Backing: tableOf{b.table, int64(b.o.items)}, Online: t.online, State: &states{saved: saved},
 		Views: []*feature.View{benchView()}, Workers: b.o.workers, PutsInFlight: b.o.puts, BatchSize: b.o.batch, PutTarget: b.o.target,
 	}
 	if hot != nil {

@@ -236,7 +236,7 @@ func (a *App) Drill(ctx context.Context, o DrillOptions) (report *rewarm.DrillRe
 	}
 	defer func() { err = errors.Join(err, scratch.Close()) }()
 	err = a.execute(ctx, "drill", []string{"drill"}, func(ctx context.Context, run uint64) (result jobs.Result, err error) {
-		report, err = rw.Drill(ctx, onlineForRewarm{scratch}, rewarm.DrillRequest{
+		report, err = rw.Drill(ctx, scratch, rewarm.DrillRequest{
 			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
 		})
 		if report == nil {
@@ -314,7 +314,7 @@ func (a *App) rewarmConfig(ctx context.Context) (rewarm.Config, error) {
 	}
 	cfg := rewarm.Config{
 		Hot: hotKeys{back, a.clock}, Project: a.cfg.Project.Name,
-		Backing: forRewarm(back), Online: onlineForRewarm{on}, State: checkpointState{back}, Views: all,
+		Backing: forRewarm(back), Online: on, State: checkpointState{back}, Views: all,
 		Progress: a.progress, Clock: a.clock, Logger: a.log,
 		Objective: a.cfg.RecoveryTimeObjective,
 		// A page must not outlive the markers that keep deleted keys deleted.
@@ -355,24 +355,6 @@ type backingForRewarm struct{ backing.Store }
 func (b backingForRewarm) Table(ctx context.Context) (rewarm.Table, error) {
 	d, err := b.Describe(ctx)
 	return rewarm.Table{Name: d.Name, Items: d.Items, Bytes: d.Bytes}, err
-}
-
-type onlineForRewarm struct{ *online.Store }
-
-// Warmth says which shards lost their markers.
-func (o onlineForRewarm) Warmth(ctx context.Context) (rewarm.Warmth, error) {
-	w, err := o.Store.Warmth(ctx)
-	out := rewarm.Warmth{Reachable: w.Reachable, Cold: w.Cold, MarkerRun: w.MarkerRun}
-	for _, s := range w.Shards {
-		out.Shards = append(out.Shards, rewarm.ShardWarmth(s))
-	}
-	return out, err
-}
-
-// Info says how full the tier is.
-func (o onlineForRewarm) Info(ctx context.Context) (rewarm.Info, error) {
-	i, err := o.Store.Info(ctx)
-	return rewarm.Info(i), err
 }
 
 const kindCheckpoint = "rewarm"
