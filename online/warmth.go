@@ -67,11 +67,11 @@ func (s *Store) MarkWarm(ctx context.Context, run uint64) error {
 	return nil
 }
 
-// Warmth and ShardWarmth are what Store.Warmth tells.
-type (
-	Warmth      = feature.Warmth
-	ShardWarmth = feature.ShardWarmth
-)
+// Warmth is what Store.Warmth tells.
+type Warmth = feature.Warmth
+
+// ShardWarmth is what it tells of a shard.
+type ShardWarmth = feature.ShardWarmth
 
 // Warmth looks at the markers: one round trip per shard. Shards that do not answer are
 // reported, not an error; the error is for a tier of which nothing is known, and matches

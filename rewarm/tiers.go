@@ -59,12 +59,14 @@ type Online interface {
 	Scan(ctx context.Context, view feature.ViewID, fn func(refs []feature.Ref) error) error
 }
 
-// Warmth, ShardWarmth and Info are what an Online tells of itself.
-type (
-	Warmth      = feature.Warmth
-	ShardWarmth = feature.ShardWarmth
-	Info        = feature.OnlineInfo
-)
+// Warmth says what of an Online is there and filled.
+type Warmth = feature.Warmth
+
+// ShardWarmth is the warmth of one shard.
+type ShardWarmth = feature.ShardWarmth
+
+// Info says how full an Online is.
+type Info = feature.OnlineInfo
 
 // State keeps small named documents between runs and machines. Every save is conditional
 // on the revision, so that two runs never move the same checkpoint unnoticed.
