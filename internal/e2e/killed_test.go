@@ -133,9 +133,24 @@ func TestResumedAfterKill(t *testing.T) {
 // killAt kills a command when a line of its log holds text, and returns how many lines did.
 func (r *repo) killAt(text string, args ...string) (lines int) {
 	r.t.Helper()
+	r.watched(func(c *exec.Cmd, line string) {
+		if strings.Contains(line, text) {
+			if lines++; lines == 1 {
+				_ = c.Process.Kill() // it may just have ended
+			}
+		}
+	}, args...)
+	return lines
+}
+
+// watched runs a command and shows each line that it logs, at once, to see.
+func (r *repo) watched(see func(c *exec.Cmd, line string), args ...string) (stdout []byte, code int) {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), commandTimeout)
 	defer cancel()
 	c := r.command(ctx, args...)
+	var out bytes.Buffer
+	c.Stdout = &out
 	log, err := c.StderrPipe()
 	if err == nil {
 		err = c.Start()
@@ -143,15 +158,12 @@ func (r *repo) killAt(text string, args ...string) (lines int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { _ = c.Process.Kill() }) // without effect on one that ended
 	for scan := bufio.NewScanner(log); scan.Scan(); {
-		if strings.Contains(scan.Text(), text) {
-			if lines++; lines == 1 {
-				_ = c.Process.Kill() // it may just have ended
-			}
-		}
+		see(c, scan.Text())
 	}
-	_ = c.Wait() // that it was killed is no failure
-	return lines
+	_ = c.Wait() // the exit code says it
+	return out.Bytes(), c.ProcessState.ExitCode()
 }
 
 // kill starts a command and kills it after a while; false means that it ended before.

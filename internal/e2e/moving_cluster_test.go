@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,44 +20,31 @@ import (
 
 // during runs materialize and calls the next of steps at every recorded chunk, while the process
 // stands still: whatever a step does is done in the middle of the run.
-func (a *accounts) during(steps ...func()) (materializeDoc, int, string) {
+func (a *accounts) during(steps ...func()) (m materializeDoc, code int, log string) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), commandTimeout)
-	defer cancel()
-	c := a.r.command(ctx, "materialize", "--json", "--log-level", "info")
-	var out, text bytes.Buffer
-	c.Stdout = &out
-	log, err := c.StderrPipe()
-	if err == nil {
-		err = c.Start()
-	}
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.t.Cleanup(func() { _ = c.Process.Kill() }) // without effect on one that ended
-	signal := func(s syscall.Signal) {
-		if err := c.Process.Signal(s); err != nil {
-			a.t.Fatalf("the run ended before it was to be disturbed: %v\n%s", err, text.String())
+	var text strings.Builder
+	out, code := a.r.watched(func(c *exec.Cmd, line string) {
+		text.WriteString(line + "\n")
+		if len(steps) == 0 || !strings.Contains(line, "chunk recorded") {
+			return
 		}
-	}
-	for scan := bufio.NewScanner(log); scan.Scan(); {
-		text.WriteString(scan.Text() + "\n")
-		if len(steps) > 0 && strings.Contains(scan.Text(), "chunk recorded") {
-			signal(syscall.SIGSTOP)
-			steps[0]()
-			steps = steps[1:]
-			signal(syscall.SIGCONT)
+		signal := func(s syscall.Signal) {
+			if err := c.Process.Signal(s); err != nil {
+				a.t.Fatalf("the run ended before it was to be disturbed: %v\n%s", err, text.String())
+			}
 		}
-	}
-	_ = c.Wait() // the exit code says it
+		signal(syscall.SIGSTOP)
+		steps[0]()
+		steps = steps[1:]
+		signal(syscall.SIGCONT)
+	}, "materialize", "--json", "--log-level", "info")
 	if len(steps) > 0 {
 		a.t.Fatalf("the run was not disturbed in its middle: %d steps are left\n%s", len(steps), text.String())
 	}
-	var m materializeDoc
-	if err := json.Unmarshal(out.Bytes(), &m); err != nil || len(m.Views) != 1 {
-		a.t.Fatalf("exit %d: %v\n%s\n%s", c.ProcessState.ExitCode(), err, out.String(), text.String())
+	if err := json.Unmarshal(out, &m); err != nil || len(m.Views) != 1 {
+		a.t.Fatalf("exit %d: %v\n%s\n%s", code, err, out, text.String())
 	}
-	return m, c.ProcessState.ExitCode(), text.String()
+	return m, code, text.String()
 }
 
 // until waits for a state of servers that nobody announces.
