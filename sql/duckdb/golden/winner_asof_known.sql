@@ -1,13 +1,16 @@
+CREATE OR REPLACE TEMP TABLE e0 AS
+SELECT k0, k1, (row_number() OVER ())::UINTEGER AS id FROM (SELECT DISTINCT k0, k1 FROM s0);
 CREATE OR REPLACE TEMP TABLE w0 AS
 SELECT s.row_id, s.k0, s.k1, f.ev AS mts, s.t
-FROM s0 s
+FROM (SELECT s.*, e.id FROM s0 s JOIN e0 e ON s.k0 = e.k0 AND s.k1 = e.k1) s
 ASOF JOIN (
   -- A row is visible from the later of its two times on. The running maximum carries the
   -- newest event among everything visible so far, so that one inequality is enough.
-  SELECT k0, k1, vis, max(ev) OVER (PARTITION BY k0, k1 ORDER BY vis) AS ev
-  FROM (SELECT k0, k1, ev, greatest(ev, coalesce(cr, ev)) AS vis FROM (SELECT "driver_id"::BIGINT AS k0, "region"::VARCHAR AS k1, epoch_us("event_timestamp") AS ev, epoch_us("created") AS cr
+  SELECT id, vis, max(ev) OVER (PARTITION BY id ORDER BY vis) AS ev
+  FROM (SELECT e.id, f.ev, greatest(f.ev, coalesce(f.cr, f.ev)) AS vis FROM (SELECT "driver_id"::BIGINT AS k0, "region"::VARCHAR AS k1, epoch_us("event_timestamp") AS ev, epoch_us("created") AS cr
     FROM read_parquet(['features.parquet'])
-    WHERE "event_timestamp" <= TIMESTAMPTZ '2021-08-25 00:00:00.000000+00'))
+    WHERE "event_timestamp" <= TIMESTAMPTZ '2021-08-25 00:00:00.000000+00') f JOIN e0 e ON f.k0 = e.k0 AND f.k1 = e.k1)
 ) f
-  ON s.k0 = f.k0 AND s.k1 = f.k1 AND s.t >= f.vis
-WHERE f.ev >= s.lo
+  ON s.id = f.id AND s.t >= f.vis
+WHERE f.ev >= s.lo;
+DROP TABLE e0
