@@ -13,14 +13,16 @@ import (
 
 // The bytes of a stored value, the same in Redis and DynamoDB (docs/FORMAT.md):
 //
-//	offset 0      format byte: FormatValue or FormatTombstone
+//	offset 0      format byte: FormatValue, FormatRuns or FormatTombstone
 //	offset 1..8   schema fingerprint, big-endian (see [View.Fingerprint])
 //	offset 9..32  version (see [Version])
 //	offset 33..36 CRC-32C of everything before and after it, big-endian
 //	offset 37..   FormatValue: the features as one MessagePack array in declared order
+//	              FormatRuns: the same, and at least one element is a run (see MinRun)
 const (
 	FormatValue     = 0x01
 	FormatTombstone = 0x02
+	FormatRuns      = 0x03
 
 	// VersionOffset is where the 24 version bytes begin. Scripts rely on it.
 	VersionOffset = 9
@@ -55,8 +57,11 @@ type Header struct {
 // are appended afterwards make a damaged payload.
 func AppendPayload(dst []byte, h Header, features []byte) []byte {
 	format := byte(FormatValue)
-	if h.Tombstone {
+	switch {
+	case h.Tombstone:
 		format = FormatTombstone
+	case hasRuns(features):
+		format = FormatRuns
 	}
 	start := len(dst)
 	dst = append(dst, format)
@@ -76,7 +81,7 @@ func ParsePayload(b []byte) (Header, []byte, error) {
 	if len(b) == 0 {
 		return Header{}, nil, fmt.Errorf("%w: empty payload", ErrCorrupt)
 	}
-	if b[0] != FormatValue && b[0] != FormatTombstone {
+	if b[0] != FormatValue && b[0] != FormatTombstone && b[0] != FormatRuns {
 		return Header{}, nil, fmt.Errorf("%w: format byte 0x%02x", ErrUnknownFormat, b[0])
 	}
 	if len(b) < HeaderSize {
@@ -94,6 +99,11 @@ func ParsePayload(b []byte) (Header, []byte, error) {
 		return Header{}, nil, fmt.Errorf("%w: tombstone with %d bytes after its header", ErrCorrupt, len(b)-HeaderSize)
 	}
 	return h, b[HeaderSize:], nil
+}
+
+// IsValue reports whether a payload begins as one that holds features does.
+func IsValue(payload []byte) bool {
+	return len(payload) > 0 && (payload[0] == FormatValue || payload[0] == FormatRuns)
 }
 
 // SetVersion overwrites the version inside an encoded payload. It is how a value whose
@@ -117,7 +127,8 @@ func ContentHash(payload []byte) uint64 {
 	return d.Sum64()
 }
 
-// AppendFeatures appends the MessagePack array of values. Each value must be null or of
+// AppendFeatures appends the MessagePack array of values, runs of floats as [PackRuns]
+// stores them. Each value must be null or of
 // its field's type; another type is an error matching ErrInvalid and dst is unchanged.
 func AppendFeatures(dst []byte, fields []Field, values []Value) ([]byte, error) {
 	if len(values) != len(fields) {
@@ -130,11 +141,11 @@ func AppendFeatures(dst []byte, fields []Field, values []Value) ([]byte, error) 
 		}
 		out = AppendValue(out, v)
 	}
-	return out, nil
+	return PackRuns(out, len(dst)), nil
 }
 
-// AppendArrayHeader starts an array of n values. Together with [AppendValue] it lets a
-// writer that has typed columns encode without building []Value.
+// AppendArrayHeader starts an array of n values. Together with [AppendValue] and
+// [PackRuns] it lets a writer that has typed columns encode without building []Value.
 func AppendArrayHeader(dst []byte, n int) []byte { return msgp.AppendArrayHeader(dst, uint32(n)) }
 
 // AppendValue appends one value in MessagePack: nil, int (shortest form), float 64 (9
@@ -172,21 +183,52 @@ func DecodeFeatures(b []byte, fields []Field, dst []Value) ([]Value, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: features are no array: %v", ErrCorrupt, err)
 	}
-	if int(n) != len(fields) {
-		return nil, fmt.Errorf("%w: %d values for %d features", ErrCorrupt, n, len(fields))
+	if dst = dst[:0]; cap(dst) < len(fields) {
+		dst = make([]Value, 0, len(fields))
 	}
-	dst = dst[:0]
-	for i := range fields {
+	elements := 0
+	for ; len(dst) < len(fields); elements++ {
+		if len(rest) > 0 && IsRun(rest[0]) {
+			if dst, rest, err = readRun(rest, fields, dst); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		i := len(dst)
 		var v Value
 		if v, rest, err = readValue(rest, fields[i].Type); err != nil {
 			return nil, fmt.Errorf("%w: feature %q: %v", ErrCorrupt, fields[i].Name, err)
 		}
 		dst = append(dst, v)
 	}
+	if int64(n) != int64(elements) {
+		return nil, fmt.Errorf("%w: an array of %d, and %d make up the %d features", ErrCorrupt, n, elements, len(fields))
+	}
 	if len(rest) != 0 {
 		return nil, fmt.Errorf("%w: %d bytes after the features", ErrCorrupt, len(rest))
 	}
 	return dst, nil
+}
+
+// readRun appends the numbers of the run that begins b.
+func readRun(b []byte, fields []Field, dst []Value) ([]Value, []byte, error) {
+	i := len(dst)
+	r, ok := RunAt(b, 0)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: feature %q: not a whole run of floats", ErrCorrupt, fields[i].Name)
+	}
+	if r.Count > len(fields)-i {
+		return nil, nil, fmt.Errorf("%w: feature %q: a run of %d floats, and %d features are left", ErrCorrupt, fields[i].Name, r.Count, len(fields)-i)
+	}
+	want := r.Type()
+	for k := i; k < i+r.Count; k++ {
+		if f := &fields[k]; f.Type != want {
+			return nil, nil, fmt.Errorf("%w: feature %q: %s in a run of %s", ErrCorrupt, f.Name, f.Type, want)
+		}
+	}
+	dst = dst[:i+r.Count] // it has room for every field
+	r.values(dst[i:], b)
+	return dst, b[r.First+r.Width*r.Count:], nil
 }
 
 func readValue(b []byte, t Type) (Value, []byte, error) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,11 +237,31 @@ func TestContentHashIgnoresOnlyTheVersion(t *testing.T) {
 
 // Decoders never panic and never read past the end, whatever the bytes (I14).
 func FuzzDecode(f *testing.F) {
-	features, err := feature.AppendFeatures(nil, allFields, allValues())
-	if err != nil {
-		f.Fatal(err)
+	// With room for a run of either width at the end.
+	allFields := append(slices.Clone(allFields), floatFields(feature.Float32, feature.Float32, feature.Float32, feature.Float32, feature.Float32,
+		feature.Float64, feature.Float64, feature.Float64, feature.Float64)...)
+	seed := func(head uint64, values []feature.Value) {
+		features, err := feature.AppendFeatures(nil, allFields, values)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, b := range [][]byte{features, oneByOne(values)} {
+			f.Add(feature.AppendPayload(nil, feature.Header{Fingerprint: head}, b))
+			f.Add(feature.AppendPayload(nil, feature.Header{Fingerprint: head}, b[:len(b)-1])) // a cut run
+		}
 	}
-	f.Add(feature.AppendPayload(nil, feature.Header{Fingerprint: 1}, features))
+	values := append(allValues(), make([]feature.Value, 9)...)
+	seed(1, values)
+	for i := 10; i < 15; i++ {
+		values[i] = feature.Float32Value(float32(i))
+	}
+	seed(2, values)
+	for i := 15; i < 19; i++ {
+		values[i] = feature.Float64Value(math.NaN())
+	}
+	seed(3, values)
+	values[12] = feature.Null
+	seed(4, values)
 	f.Add([]byte(strings.Repeat("\xdf", 64)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, body, err := feature.ParsePayload(b)

@@ -250,10 +250,12 @@ func (l *latest) stream(ctx context.Context, emit func([]feature.Row) error) err
 			keys = append(keys, key...)
 			ends = append(ends, len(keys))
 			if !row.Deleted {
+				start := len(features)
 				features = feature.AppendArrayHeader(features, len(view.Features))
 				for j, f := range view.Features {
 					features = appendColumn(features, rows.Column(first+j), i, f.Type)
 				}
+				features = feature.PackRuns(features, start)
 			}
 			cuts = append(cuts, len(features))
 			l.stats.Newest = max(l.stats.Newest, row.Event)

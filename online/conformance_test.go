@@ -68,6 +68,10 @@ var testView = &feature.View{
 		{Field: feature.Field{Name: "x", Type: feature.Bytes}}, {Field: feature.Field{Name: "t", Type: feature.Timestamp}},
 		{Field: feature.Field{Name: "li", Type: feature.ListOf(feature.Int64)}}, {Field: feature.Field{Name: "lf", Type: feature.ListOf(feature.Float64)}},
 		{Field: feature.Field{Name: "ls", Type: feature.ListOf(feature.String)}}, {Field: feature.Field{Name: "lt", Type: feature.ListOf(feature.Timestamp)}},
+		{Field: feature.Field{Name: "r0", Type: feature.Float32}}, {Field: feature.Field{Name: "r1", Type: feature.Float32}},
+		{Field: feature.Field{Name: "r2", Type: feature.Float32}}, {Field: feature.Field{Name: "r3", Type: feature.Float32}},
+		{Field: feature.Field{Name: "q0", Type: feature.Float64}}, {Field: feature.Field{Name: "q1", Type: feature.Float64}},
+		{Field: feature.Field{Name: "q2", Type: feature.Float64}}, {Field: feature.Field{Name: "q3", Type: feature.Float64}},
 	},
 }
 
@@ -86,11 +90,15 @@ func (s *Store) plain() redis.UniversalClient { return s.write.universal() }
 
 func key(i int) feature.Key { return feature.Key(fmt.Sprintf("id=u%d", i)) }
 
-// record is a value whose only set feature tells it from other values of the key.
+// record is a value whose first feature tells it from other values of the key. When that
+// is odd there is a run of floats as well, so that both formats meet in one key.
 func record(t testing.TB, k feature.Key, v feature.Version, content int64) feature.Record {
 	t.Helper()
 	values := make([]feature.Value, len(testView.Features))
 	values[0] = feature.IntValue(content)
+	for i := 12; i < 16 && content%2 == 1; i++ {
+		values[i] = feature.Float32Value(float32(i))
+	}
 	return valuesRecord(t, k, v, values)
 }
 

@@ -100,7 +100,7 @@ func (s *Store) hashFields(rec *feature.Record) []any {
 		return append(out, fieldRaw, features)
 	}
 	again, err := feature.AppendFeatures(make([]byte, 0, len(features)), declared, values)
-	if err != nil || !bytes.Equal(again, features) {
+	if err != nil || !bytes.Equal(again, features) && !bytes.Equal(oneByOne(values), features) {
 		return append(out, fieldRaw, features)
 	}
 	for i, value := range values {
@@ -109,6 +109,15 @@ func (s *Store) hashFields(rec *feature.Record) []any {
 		}
 	}
 	return out
+}
+
+// oneByOne is the array without runs: values that were written before there were runs.
+func oneByOne(values []feature.Value) []byte {
+	b := feature.AppendArrayHeader(make([]byte, 0, 16*len(values)), len(values))
+	for _, v := range values {
+		b = feature.AppendValue(b, v)
+	}
+	return b
 }
 
 func checksumText(payload []byte) string {
@@ -158,7 +167,11 @@ func (s *Store) rebuild(ref feature.Ref, fields map[string]string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	return feature.AppendPayload(make([]byte, 0, feature.HeaderSize+len(features)), h, features), nil
+	payload := feature.AppendPayload(make([]byte, 0, feature.HeaderSize+len(features)), h, features)
+	if payload[0] == feature.FormatRuns && fields[fieldChecksum] != checksumText(payload) {
+		return feature.AppendPayload(nil, h, oneByOne(values)), nil
+	}
+	return payload, nil
 }
 
 func hexVersion(s string) (feature.Version, error) {

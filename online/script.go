@@ -29,7 +29,7 @@ const blobScript = `
 local function judge(old, new)
   if old == new then return 2 end
   local format = string.byte(old)
-  if #old < 37 or (format ~= 1 and format ~= 2) or (format == 2 and #old ~= 37) then return 1 end
+  if #old < 37 or (format ~= 1 and format ~= 2 and format ~= 3) or (format == 2 and #old ~= 37) then return 1 end
   for p = 10, 33 do
     local a, b = string.byte(old, p), string.byte(new, p)
     if a < b then return 1 end

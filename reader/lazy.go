@@ -63,28 +63,67 @@ const (
 	mpFloat64 = 0xcb
 )
 
+// inRun marks an offset at which the bits of a float lie, as a run has them, without the
+// byte that says what follows. Payloads are far shorter than the offsets below it.
+const inRun = 1 << 31
+
 // index checks that b is one array of exactly the given wires with nothing after it, and
 // returns where each value begins. The error matches feature.ErrCorrupt.
 func index(b []byte, wires []wire, dst []uint32) ([]uint32, error) {
 	n, pos, ok := arrayHeader(b, 0)
-	if !ok || n != len(wires) {
+	if !ok || len(b) >= inRun {
 		return nil, fmt.Errorf("%w: features are no array of %d", feature.ErrCorrupt, len(wires))
 	}
-	for i, w := range wires {
-		dst = append(dst, uint32(pos))
+	elements := 0
+	for i := 0; i < len(wires); elements++ {
+		w := wires[i]
 		// The common case, 8-byte floats, without a call.
 		if w.class == wireFloat64 && !w.list && pos+9 <= len(b) && b[pos] == mpFloat64 {
+			dst = append(dst, uint32(pos))
 			pos += 9
+			i++
 			continue
 		}
+		if pos < len(b) && feature.IsRun(b[pos]) {
+			run, ok := feature.RunAt(b, pos)
+			if !ok || run.Count > len(wires)-i || !runFits(run, wires[i:i+run.Count]) {
+				return nil, fmt.Errorf("%w: a run that begins with feature %d", feature.ErrCorrupt, i)
+			}
+			pos = run.First
+			for range run.Count {
+				dst = append(dst, uint32(pos)|inRun)
+				pos += run.Width
+			}
+			i += run.Count
+			continue
+		}
+		dst = append(dst, uint32(pos))
 		if pos = skip(b, pos, w); pos < 0 {
 			return nil, fmt.Errorf("%w: feature %d", feature.ErrCorrupt, i)
 		}
+		i++
+	}
+	if n != elements {
+		return nil, fmt.Errorf("%w: an array of %d, and %d make up the %d features", feature.ErrCorrupt, n, elements, len(wires))
 	}
 	if pos != len(b) {
 		return nil, fmt.Errorf("%w: %d bytes after the features", feature.ErrCorrupt, len(b)-pos)
 	}
 	return dst, nil
+}
+
+// runFits reports whether the numbers of a run can be values of the wires.
+func runFits(run feature.Run, wires []wire) bool {
+	want := wire{class: wireFloat64}
+	if run.Width == feature.RunFloat32 {
+		want.class = wireFloat32
+	}
+	for _, w := range wires {
+		if w != want {
+			return false
+		}
+	}
+	return true
 }
 
 // skip returns the position after the value at pos, or -1 when it is none of type w.
@@ -229,8 +268,15 @@ func text(b []byte, pos int, c wireClass) (s []byte, end int) {
 	return rest[size : size+n], pos + 1 + size + n
 }
 
-// valueAt decodes the value that index found at pos. Strings share b.
-func valueAt(b []byte, pos int, w wire) feature.Value {
+// valueAt decodes the value that index found at offset. Strings share b.
+func valueAt(b []byte, offset uint32, w wire) feature.Value {
+	pos := int(offset &^ inRun)
+	if offset&inRun != 0 {
+		if w.class == wireFloat32 {
+			return feature.Float32Value(math.Float32frombits(binary.BigEndian.Uint32(b[pos:])))
+		}
+		return feature.Float64Value(math.Float64frombits(binary.BigEndian.Uint64(b[pos:])))
+	}
 	if b[pos] == mpNil {
 		return feature.Null
 	}
@@ -274,8 +320,13 @@ func scalarAt(b []byte, pos int, c wireClass) (feature.Value, int) {
 
 // float32At is valueAt for a model's input: a number or bool, NaN for null and for what is
 // no number. [Vector.Fill] has its common cases once more, without the call.
-func float32At(b []byte, pos int, w wire) float32 {
+func float32At(b []byte, offset uint32, w wire) float32 {
+	pos := int(offset &^ inRun)
 	switch {
+	case offset&inRun != 0 && w.class == wireFloat32:
+		return math.Float32frombits(binary.BigEndian.Uint32(b[pos:]))
+	case offset&inRun != 0:
+		return float32(math.Float64frombits(binary.BigEndian.Uint64(b[pos:])))
 	case w.list || b[pos] == mpNil:
 		return float32(math.NaN())
 	case b[pos] == mpFloat64:

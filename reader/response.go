@@ -170,7 +170,7 @@ func (v Vector) At(i int) Item {
 	}
 	item.EventTime = c.entry.version.Event
 	item.Age = v.response.now.Sub(item.EventTime)
-	item.Value = valueAt(c.entry.features, int(c.entry.offsets[o.Feature]), g.wires[o.Feature])
+	item.Value = valueAt(c.entry.features, c.entry.offsets[o.Feature], g.wires[o.Feature])
 	null := item.Value.IsNull()
 	old := v.response.tooOld(g.schema, c.entry)
 	switch {
@@ -260,9 +260,17 @@ func (v Vector) Fill(dst []float32) (notPresent int) {
 		if old {
 			notPresent++
 		}
-		// The first byte says what lies here; that it fits the feature's type was checked when
-		// the value arrived.
+		// A run's numbers have the width of the feature's type; else the first byte says what
+		// lies here. That it fits the type was checked when the value arrived.
 		pos := e.offsets[o.Feature]
+		if pos&inRun != 0 {
+			if bits := e.features[pos&^inRun:]; g.wires[o.Feature].class == wireFloat32 {
+				dst[i] = math.Float32frombits(binary.BigEndian.Uint32(bits))
+			} else {
+				dst[i] = float32(math.Float64frombits(binary.BigEndian.Uint64(bits)))
+			}
+			continue
+		}
 		switch rest := e.features[pos:]; rest[0] {
 		case mpFloat64:
 			dst[i] = float32(math.Float64frombits(binary.BigEndian.Uint64(rest[1:])))
@@ -274,7 +282,7 @@ func (v Vector) Fill(dst []float32) (notPresent int) {
 				notPresent++
 			}
 		default:
-			dst[i] = float32At(e.features, int(pos), g.wires[o.Feature])
+			dst[i] = float32At(e.features, pos, g.wires[o.Feature])
 		}
 	}
 	return notPresent

@@ -75,7 +75,7 @@ func (r *Rewarmer) lost(ctx context.Context, ws []witness) error {
 	}
 	missing := false
 	for _, res := range results {
-		if len(res.Payload) > 0 && res.Payload[0] == feature.FormatValue {
+		if feature.IsValue(res.Payload) {
 			missing = true
 		}
 	}

@@ -144,7 +144,7 @@ func (versionCmd) Run(e *env) error {
 		Revision string `json:"revision,omitempty"`
 		DuckDB   string `json:"duckdb"`
 		Formats  []int  `json:"formats"`
-	}{Version: buildVersion(), DuckDB: app.EngineVersion(), Formats: []int{feature.FormatValue, feature.FormatTombstone}}
+	}{Version: buildVersion(), DuckDB: app.EngineVersion(), Formats: []int{feature.FormatValue, feature.FormatTombstone, feature.FormatRuns}}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		doc.Go = info.GoVersion
 		for _, s := range info.Settings {
