@@ -344,7 +344,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	j.Bounds.Where = src.bounds(in.lo, in.hi)
 	v := &d.manifest.Views[i]
 	v.NullKeys = d.spine.total - d.manifest.Spine.NullTimes - rows
-	plan, why, st, err := d.choose(ctx, j, src, in, rows)
+	plan, why, st, err := d.choose(ctx, j, src, rows)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,9 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
@@ -13,23 +13,23 @@ import (
 
 // PlanStats are the counts that a plan was chosen from.
 type PlanStats struct {
-	FeatureRows int64 `json:"feature_rows"` // estimate of the rows in the time range of the spine
-	SpineRows   int64 `json:"spine_rows"`   // with a key and a time
-	SpineKeys   int64 `json:"spine_keys"`
-	MostRows    int64 `json:"most_rows"`              // spine rows of the most frequent key
-	FeatureKeys int64 `json:"feature_keys,omitempty"` // estimate; 0 when it was not needed
-	Pairs       int64 `json:"pairs,omitempty"`        // estimate of what a hash plan would compare
+	FeatureRows int64   `json:"feature_rows"` // in the time range of the spine, as far as they were counted: at most
+	SpineRows   int64   `json:"spine_rows"`   // with a key and a time
+	SpineKeys   int64   `json:"spine_keys"`
+	MostRows    int64   `json:"most_rows"`          // spine rows of the most frequent key
+	Pairs       int64   `json:"pairs,omitempty"`    // estimate of what a hash plan would compare
+	Sampled     int64   `json:"sampled,omitempty"`  // feature rows that were looked at; 0 when counts of the spine were enough
+	Matching    float64 `json:"matching,omitempty"` // share of the sampled rows whose first key column has labels; 0 when it was not needed
 }
 
 // The thresholds of the rule. They were fitted to measured shapes (docs/TRAINING_SETS.md).
 const (
-	smallFeatures   = 50_000 // below, counting costs more than it can save
-	pairsPerRow     = 3      // a hash plan may compare so many pairs per row that ASOF would sort
-	skewFactor      = 10     // a key with so many times the mean number of spine rows is hot
-	skewSlack       = 100
-	semiJoinShare   = 0.5 // a spine with fewer of the entities filters the feature side first
-	fewKeysPerEntry = 2
-	rowsPerSpineKey = 100 // so many feature rows per spine entity ask for the semi-join without a count
+	smallFeatures = 50_000 // below, counting costs more than it can save
+	pairsPerRow   = 3      // a hash plan may compare so many pairs per row that ASOF would sort
+	worstCase     = 10     // without a look at the features, the worst of them must stay within so many times that
+	semiJoinShare = 0.5    // with fewer of the feature rows matching, a semi-join pays
+	skewFactor    = 10     // a key with so many times the mean number of spine rows, and skewSlack more, is called hot
+	skewSlack     = 100
 )
 
 // timeRange holds the event times that can match, both ends inclusive.
@@ -53,85 +53,87 @@ func (s *session) spineRange(ctx context.Context, n int, ttl int64) (r timeRange
 	return r, rows, err
 }
 
-// choose picks the plan of one join from counts, and says why.
+// choose picks the plan of one join from counts, and says why. A hash plan compares each
+// feature row with the labels of its key, within buckets with those of two buckets. It is
+// taken if that makes at most
 //
-//	pairs = Nf * (Ns / Ds) * min(1, 2*ttl/range)
-//	bucket  if there is a TTL, no key is hot and pairs <= 3 * (Nf + Ns)
-//	hash    the same, where 2*ttl >= range: buckets would exclude nothing
-//	asof    else; with a semi-join if the spine has fewer than half of the entities, or so few
-//	        for the feature rows that counting theirs would cost as much as a needless semi-join
-func (s *session) choose(ctx context.Context, j sql.Join, src *source, in timeRange, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
+//	3 * (feature rows + labels)
+//
+// comparisons, else ASOF, which sorts both and cannot explode. No range of times enters the
+// estimate, since one stray time would stretch it: first the features are taken to follow the
+// labels over the keys and to lie in the busiest two buckets, which is a little too many where
+// they do not. If that is too many, or could hide far more, a sample of the features decides.
+func (s *session) choose(ctx context.Context, j sql.Join, src *source, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
 	st.SpineRows = spineRows
-	if spineRows == 0 || in.hi == feature.NoTime {
+	if spineRows == 0 {
 		return PlanASOF, "no spine row has a key and a time", st, nil
 	}
-	column := sql.Ident(src.view.Source.TimestampField)
-	first, _ := micros("min("+column+")", src.types[src.view.Source.TimestampField], src.view.Source.TimestampUnit)
-	last, _ := micros("max("+column+")", src.types[src.view.Source.TimestampField], src.view.Source.TimestampUnit)
-	var (
-		rows       int64
-		begin, end *int64
-	)
-	// Of one file this is answered from its footer. Of several DuckDB would read the whole
-	// column of times, so that only the row groups are read that the labels can need.
-	from := src.from
-	if src.query == "" && len(src.files) > 1 {
-		from += " WHERE " + strings.Join(j.Bounds.Where, " AND ")
-	}
-	if err := s.QueryRow(ctx, fmt.Sprintf("SELECT count(*), %s, %s FROM %s", first, last, from), &rows, &begin, &end); err != nil {
+	if st.FeatureRows, err = s.featureRows(ctx, j, src); err != nil {
 		return "", "", st, err
 	}
-	if rows < smallFeatures || begin == nil || end == nil {
-		st.FeatureRows = rows
+	if st.FeatureRows < smallFeatures {
 		return PlanASOF, "few feature rows", st, nil
 	}
-	// Rows within the range of the spine, as if they were spread evenly.
-	lo, hi := max(*begin, int64(in.lo)), min(*end, int64(in.hi))
-	span := float64(hi) - float64(lo)
-	if full := float64(*end) - float64(*begin); full > 0 && span >= 0 {
-		st.FeatureRows = int64(float64(rows) * min(1, span/full))
-	} else if span >= 0 {
-		st.FeatureRows = rows
-	}
-	query := fmt.Sprintf("SELECT count(*), max(n) FROM (SELECT count(*) AS n FROM s%d GROUP BY %s)", j.N, j.KeyNames(""))
-	if err := s.QueryRow(ctx, query, &st.SpineKeys, &st.MostRows); err != nil {
+	labels, err := s.countLabels(ctx, j)
+	if err != nil {
 		return "", "", st, err
 	}
-	mean := float64(st.SpineRows) / float64(st.SpineKeys)
-	hot := float64(st.MostRows) > skewFactor*mean+skewSlack
-	if j.TTL > 0 {
-		share := 1.0
-		if span > 0 {
-			share = min(1, 2*float64(j.TTL)/span)
-		}
-		pairs := float64(st.FeatureRows) * mean * share
-		st.Pairs = int64(min(pairs, math.MaxInt64/2))
-		if !hot && pairs <= pairsPerRow*float64(st.FeatureRows+st.SpineRows) {
-			if share >= 1 {
-				return PlanHash, "few candidates per label, and the TTL covers the whole range", st, nil
-			}
-			return PlanBucket, "few candidates per label", st, nil
-		}
-		why = "many candidates per label"
-		if hot {
-			why = "one entity has many labels"
-		}
-	} else {
-		why = "no TTL"
+	st.SpineKeys, st.MostRows = labels.keys, labels.most
+	all := float64(st.FeatureRows) * labels.peers
+	plan, why = st.hashPlan(all, all*labels.busiest)
+	if plan != "" && float64(st.FeatureRows)*float64(st.MostRows) <= worstCase*st.mostPairs() {
+		return plan, why, st, nil
 	}
-	if st.FeatureRows > rowsPerSpineKey*st.SpineKeys {
-		return PlanASOFSemi, why + "; the spine has few entities for so many feature rows", st, nil
+	// From here on what the features are, not what they can be.
+	sample, err := s.sample(ctx, j, st.FeatureRows)
+	if err != nil {
+		return "", "", st, err
 	}
-	if float64(st.FeatureRows) > fewKeysPerEntry*float64(st.SpineKeys) {
-		query := fmt.Sprintf("SELECT approx_count_distinct(hash(%s)) FROM %s", j.KeyNames(""), j.Scan.Select(j.Bounds, "keys"))
-		if err := s.QueryRow(ctx, query, &st.FeatureKeys); err != nil {
-			return "", "", st, err
-		}
-		if float64(st.SpineKeys) < semiJoinShare*float64(st.FeatureKeys) {
-			return PlanASOFSemi, why + "; the spine has few of the entities", st, nil
-		}
+	defer func() { err = errors.Join(err, s.Exec(ctx, fmt.Sprintf("DROP TABLE p%d", j.N))) }()
+	st.Sampled, st.FeatureRows = sample.rows, sample.rows*sample.every
+	all, within, err := s.countPairs(ctx, j)
+	if err != nil {
+		return "", "", st, err
+	}
+	plan, why = st.hashPlan(all*float64(sample.every), within*float64(sample.every))
+	if plan != "" && float64(sample.missed())*float64(st.MostRows) > st.mostPairs() {
+		plan, why = "", "one entity has so many labels that a sample cannot tell how many pairs there are"
+	}
+	if plan != "" {
+		return plan, why, st, nil
+	}
+	if st.Matching, err = s.matching(ctx, j); err != nil {
+		return "", "", st, err
+	}
+	if sample.rows > 0 && st.Matching < semiJoinShare {
+		return PlanASOFSemi, why + "; few of the feature rows are of the spine's entities", st, nil
 	}
 	return PlanASOF, why, st, nil
+}
+
+// mostPairs is the number of comparisons up to which a hash plan is no slower than ASOF.
+func (st *PlanStats) mostPairs() float64 {
+	return pairsPerRow * float64(st.FeatureRows+st.SpineRows)
+}
+
+// hashPlan decides between the hash plans, given the pairs of equal keys and those of them
+// within buckets, of which there are as many without a TTL. Buckets double the labels and
+// widen the key, so that they are used only where it takes them. It returns "" if neither
+// plan will do.
+func (st *PlanStats) hashPlan(all, within float64) (plan Plan, why string) {
+	limit := st.mostPairs()
+	switch {
+	case all <= limit:
+		within, plan, why = all, PlanHash, "few labels and features of one entity"
+	case within <= limit:
+		plan, why = PlanBucket, "few candidates per label"
+	case float64(st.MostRows) > skewFactor*float64(st.SpineRows)/float64(st.SpineKeys)+skewSlack:
+		why = "one entity has many labels"
+	default:
+		why = "many candidates per label"
+	}
+	st.Pairs = int64(min(within, math.MaxInt64/2))
+	return plan, why
 }
 
 // forbids reports why a forced plan cannot be used for a view, or "".

@@ -53,6 +53,7 @@ type options struct {
 	shape   string
 	limit   time.Duration
 	only    string
+	plan    string
 
 	entities, labels int64
 }
@@ -70,6 +71,7 @@ func main() {
 	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities)")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "a contender that takes longer is stopped, and takes no further part")
 	flag.StringVar(&o.only, "only", "", "run this contender alone")
+	flag.StringVar(&o.plan, "plan", "", "force Hearth's plan of every view: asof, asof+semi, bucket or hash. Defaults to its own choice")
 	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
 	flag.Parse()
 	lab.Main("offline", func(ctx context.Context, _ io.Writer) error { return run(ctx, o) })
@@ -153,7 +155,7 @@ func spawn(ctx context.Context, o options, name string) (result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-shape", o.shape, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
+	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-shape", o.shape, "-plan", o.plan, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
 	if slices.Contains(peers, name) {
 		if cmd, err = peerCommand(ctx, o, name); err != nil {
 			return result{}, err
@@ -229,7 +231,7 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 		since        time.Time
 		used         time.Duration
 	)
-	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out,
+	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out, Plan: offline.Plan(o.plan),
 		Progress: func(p telemetry.Progress) {
 			if p.Stage != stage {
 				now, cpu := clock.System.Now(), lab.CPU()
