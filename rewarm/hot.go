@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hearthstore/hearth/feature"
 )
 
-// hotBatch is how many keys a worker asks for and puts at a time: three fetches at once, and
-// one pipeline.
+// hotBatch is how many keys a reader of the hot-first phase brings at a time: three fetches,
+// one after another, and one pipeline.
 const hotBatch = 3 * fetchBatch
 
-// hotPages is what a worker of the hot-first phase holds. keep is apart from the pages, see
+// hotReaders is how many such readers there are for each worker of a scan. An answer to a
+// fetch is small, so that more of them have to be on their way.
+const hotReaders = 3
+
+// hotPages is what a reader of the hot-first phase holds. keep is apart from the pages, see
 // workPage.
 type hotPages struct {
 	from [hotBatch / fetchBatch]fetched
@@ -67,21 +71,27 @@ func (p *pass) hot(ctx context.Context) error {
 	if !ok {
 		from = getFetcher{r}
 	}
-	memory := sync.Pool{New: func() any { return new(hotPages) }}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(r.cfg.Workers)
-	for asked := 0; asked < len(wanted) && gctx.Err() == nil; asked += hotBatch {
-		batch := wanted[asked:min(asked+hotBatch, len(wanted))]
+	var next atomic.Int64
+	for range min(r.cfg.Workers*hotReaders, (len(wanted)+hotBatch-1)/hotBatch) {
 		g.Go(func() error {
-			m := memory.Get().(*hotPages)
-			defer memory.Put(m)
-			c, err := p.hotPut(gctx, from, batch, m)
-			p.mu.Lock()
-			p.rep.HotAsked += len(batch)
-			p.rep.HotWritten += c.Written
-			p.rep.HotReadUnits += c.ReadUnits
-			p.mu.Unlock()
-			return err
+			var m hotPages
+			for {
+				at := int(next.Add(hotBatch)) - hotBatch
+				if at >= len(wanted) || gctx.Err() != nil {
+					return gctx.Err()
+				}
+				batch := wanted[at:min(at+hotBatch, len(wanted))]
+				c, err := p.hotPut(gctx, from, batch, &m)
+				p.mu.Lock()
+				p.rep.HotAsked += len(batch)
+				p.rep.HotWritten += c.Written
+				p.rep.HotReadUnits += c.ReadUnits
+				p.mu.Unlock()
+				if err != nil {
+					return err
+				}
+			}
 		})
 	}
 	err = g.Wait()
@@ -101,16 +111,12 @@ func (p *pass) hot(ctx context.Context) error {
 
 // hotPut brings up to hotBatch keys.
 func (p *pass) hotPut(ctx context.Context, from Fetcher, refs []feature.Ref, m *hotPages) (c Counts, err error) {
-	g, gctx := errgroup.WithContext(ctx)
 	pages := m.from[:0]
 	for at := 0; at < len(refs); at += fetchBatch {
-		part := refs[at:min(at+fetchBatch, len(refs))]
 		pages = pages[:len(pages)+1]
-		to := &pages[len(pages)-1]
-		g.Go(func() error { return p.scanner.fetch(gctx, from, part, to) })
-	}
-	if err := g.Wait(); err != nil {
-		return c, err
+		if err := p.scanner.fetch(ctx, from, refs[at:min(at+fetchBatch, len(refs))], &pages[len(pages)-1]); err != nil {
+			return c, err
+		}
 	}
 	read := p.r.cfg.Clock.Now()
 	var failed []failedRef // the scan meets them again and lists them

@@ -30,7 +30,7 @@ func (r *Rewarmer) newScanner(maxReadRate float64) *scanner {
 		r:       r,
 		reads:   pace.NewBucket(r.cfg.Clock, maxReadRate, 0),
 		window:  pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers}),
-		fetches: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers * hotBatch / fetchBatch}),
+		fetches: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers * hotReaders}),
 	}
 }
 

@@ -23,8 +23,8 @@ const FetchLimit = getKeys
 //
 // It is for bulk reading at a pace of the caller's own: beyond the client's three tries of a
 // request that failed in transit it repeats nothing, and it takes none of the slots of Get.
-// Its request is written and its answer read by this package: bench/README.md has what that
-// saves.
+// Its request is written and sent and its answer read by this package (see ahead):
+// bench/README.md has what that saves.
 func (s *Store) Fetch(ctx context.Context, refs []feature.Ref, page *feature.ScanPage) (left []feature.Ref, err error) {
 	page.Records, page.Next, page.ReadUnits = page.Records[:0], nil, 0
 	if len(refs) > FetchLimit {
@@ -38,7 +38,14 @@ func (s *Store) Fetch(ctx context.Context, refs []feature.Ref, page *feature.Sca
 		return nil, nil
 	}
 	sink := &getSink{table: s.cfg.Table, body: body, page: page, stock: s.cfg.StockDecoder}
+	if s.ahead.fetch(ctx, sink) {
+		s.read.Spend(page.ReadUnits)
+		return nil, nil
+	}
 	out, err := s.client.BatchGetItem(context.WithValue(ctx, sinkKey{}, sink), s.fetchInput)
+	if sent := sink.sent; sent != nil && sent.resp != nil { // the client did not come so far as to take it
+		_ = sent.resp.Body.Close()
+	}
 	if err != nil {
 		page.Records, page.ReadUnits = page.Records[:0], 0
 		if isThrottle(err) {

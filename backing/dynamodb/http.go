@@ -31,14 +31,24 @@ func newTransport(inFlight int) *http.Transport {
 // net/http is then still about to look for the end of the body, it sees an error and closes
 // the connection under the answer ("use of closed network connection"). It also makes
 // net/http send headers and body in one packet.
+//
+// It also is where the client meets what was sent ahead of it.
 type wholeBody struct {
 	client interface {
 		Do(*http.Request) (*http.Response, error)
 	}
+	ahead *ahead
 }
 
-// Do sends the request.
+// Do sends the request, or says what became of it if it was sent ahead.
 func (w wholeBody) Do(req *http.Request) (*http.Response, error) {
+	if sink, ok := req.Context().Value(sinkKey{}).(*getSink); ok && sink.body != nil {
+		if sent := sink.sent; sent != nil {
+			sink.sent = nil
+			return sent.resp, sent.err
+		}
+		w.ahead.learn(req)
+	}
 	if req.Body == nil || req.Body == http.NoBody || req.ContentLength <= 0 {
 		return w.client.Do(req)
 	}

@@ -162,8 +162,9 @@ type getSink struct {
 	table string
 	body  []byte // the request; nil for the client's own writing of it
 	page  *feature.ScanPage
-	stock bool // the answer is for the client's own decoder
-	used  bool // else the answer is with the client's own decoder
+	stock bool     // the answer is for the client's own decoder
+	used  bool     // else the answer is with the client's own decoder
+	sent  *outcome // of the request that was sent ahead, until the client takes it
 }
 
 // take reads an answer that holds nothing but values; done is false for every other one,

@@ -24,6 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
@@ -112,6 +113,7 @@ type Store struct {
 	slots    chan struct{} // requests of Get and Delete in flight
 
 	fetchInput *ddb.BatchGetItemInput // of every Fetch
+	ahead      *ahead
 
 	window *pace.Window // batches of Put in flight, over all calls
 	write  *pace.Bucket // units of Put and Delete
@@ -185,11 +187,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.idle = transport.CloseIdleConnections
 		client = &http.Client{Transport: transport, Timeout: cfg.AttemptTimeout}
 	}
+	s.ahead = &ahead{http: client, signer: v4.NewSigner(), clock: cfg.Clock}
 	s.client = ddb.NewFromConfig(awsCfg, func(o *ddb.Options) {
 		if cfg.Endpoint != "" {
 			o.BaseEndpoint = &cfg.Endpoint
 		}
-		o.HTTPClient = wholeBody{client}
+		o.HTTPClient = wholeBody{client, s.ahead}
 		o.Retryer = retry.NewStandard(func(ro *retry.StandardOptions) {
 			ro.MaxAttempts = cfg.RetryMaxAttempts
 			// The client's own pauses are up to a second each, for a connection that was reset.
@@ -204,6 +207,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		o.DisableValidateResponseChecksum = true // done by protocol, where it has an effect
 		o.Logger = logging.Nop{}                 // errors come back to us, and are said once
 	})
+	s.ahead.credentials = s.client.Options().Credentials
 	return s, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
@@ -129,8 +130,14 @@ func (b *bench) rows() []*row {
 
 func (b *bench) all(ctx context.Context, out io.Writer) error {
 	rows := b.rows()
+	if b.o.row != "" {
+		only, err := regexp.Compile("^(?:" + b.o.row + ")$")
+		if err != nil {
+			return fmt.Errorf("-row: %w", err)
+		}
+		rows = slices.DeleteFunc(rows, func(r *row) bool { return !only.MatchString(r.name) })
+	}
 	if b.o.profile != "" {
-		rows = slices.DeleteFunc(rows, func(r *row) bool { return r.name != b.o.row })
 		file, err := os.Create(b.o.profile)
 		if err != nil {
 			return err
@@ -321,6 +328,7 @@ func (b *bench) hot(ctx context.Context, t *target) error {
 	rep, err := b.run(ctx, t, rewarm.Request{}, refs, func(state []byte) {
 		if b.part == nil && bytes.Contains(state, []byte(`"hot_done":true`)) {
 			u := used()
+			pprof.StopCPUProfile() // what follows is not measured
 			b.part = &u
 		}
 	})
