@@ -16,8 +16,8 @@ type DrillRequest struct {
 	Run uint64
 	// Fraction of the table to bring back. Defaults to 1, all of it.
 	Fraction float64
-	// MaxReadRate and MaxWriteRate bound the pace as in [Request].
-	MaxReadRate, MaxWriteRate float64
+	// MaxReadRate, MaxWriteRate and MaxSlowdown bound the pace as in [Request].
+	MaxReadRate, MaxWriteRate, MaxSlowdown float64
 	// Verify is the share of the keys brought back that is compared. Defaults to all.
 	Verify float64
 }
@@ -38,6 +38,7 @@ type DrillReport struct {
 	Passed         bool          `json:"passed"` // OK: it went well and keeps the objective
 	Verify         *VerifyReport `json:"verify,omitempty"`
 	Removed        int64         `json:"removed"` // scratch keys removed at the end
+	LiveReads      *LiveReads    `json:"live_reads,omitempty"`
 	Problems       []string      `json:"problems,omitempty"`
 }
 
@@ -63,6 +64,9 @@ func (d *DrillReport) WriteTable(w io.Writer) error {
 		fmt.Fprintf(&b, ", %s the objective of %s", kept, seconds(d.Objective))
 	}
 	fmt.Fprintf(&b, "\n  %s scratch keys removed\n", count(d.Removed))
+	if d.LiveReads != nil {
+		fmt.Fprintf(&b, "  live reads: %s\n", d.LiveReads)
+	}
 	for _, p := range d.Problems {
 		fmt.Fprintf(&b, "  problem: %s\n", p)
 	}
@@ -114,7 +118,7 @@ func (r *Rewarmer) Drill(ctx context.Context, scratch Online, req DrillRequest) 
 	// As many segments as a rewarm of the share would have, of a table cut as finely.
 	parts := max(int(float64(segmentsFor(table))*req.Fraction), drillSegments)
 	of := int(min(math.Ceil(float64(parts)/req.Fraction), 1_000_000))
-	run := Request{Run: req.Run, Segments: of, Range: true, SegmentTo: parts - 1, MaxReadRate: req.MaxReadRate, MaxWriteRate: req.MaxWriteRate}
+	run := Request{Run: req.Run, Segments: of, Range: true, SegmentTo: parts - 1, MaxReadRate: req.MaxReadRate, MaxWriteRate: req.MaxWriteRate, MaxSlowdown: req.MaxSlowdown}
 
 	run.PlanOnly = true
 	planned, err := drill.Run(ctx, run)
@@ -141,7 +145,7 @@ func (r *Rewarmer) rehearse(ctx context.Context, run Request, req DrillRequest, 
 	done, err := r.Run(ctx, run)
 	rep.Status, rep.Problems = done.Status, append(rep.Problems, done.Problems...)
 	rep.Scanned, rep.Written, rep.ReadUnits = done.Scanned, done.Written, done.ReadUnits
-	rep.Seconds, rep.ItemsPerSecond = done.Seconds, done.ItemsPerSecond
+	rep.Seconds, rep.ItemsPerSecond, rep.LiveReads = done.Seconds, done.ItemsPerSecond, done.LiveReads
 	parts := run.SegmentTo + 1
 	rep.WholeSeconds = done.Seconds * float64(run.Segments) / float64(parts)
 	if err != nil {

@@ -73,7 +73,7 @@ func (p *pass) hot(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range min(r.cfg.Workers*hotReaders, (len(wanted)+hotBatch-1)/hotBatch) {
+	for range min(p.workers*hotReaders, (len(wanted)+hotBatch-1)/hotBatch) {
 		g.Go(func() error {
 			var m hotPages
 			for {

@@ -41,6 +41,8 @@ type pass struct {
 	scanner   *scanner
 	writes    *pace.Bucket
 	window    *pace.Window // puts in flight
+	batch     int          // records per put
+	workers   int
 	pages     sync.Pool
 	witnesses int // kept per segment
 	throttled atomic.Int64
@@ -101,12 +103,24 @@ func (r *Rewarmer) newPass(ctx context.Context, req Request, rep *Report, views 
 	}
 
 	cfg := &r.cfg
+	puts, batch, workers := cfg.PutsInFlight, cfg.BatchSize, cfg.Workers
+	writes := pace.NewBucket(cfg.Clock, req.MaxWriteRate, 0)
+	if req.MaxSlowdown > 0 {
+		puts, batch, workers = min(puts, gentlePuts), min(batch, gentleBatch), min(workers, gentleWorkers)
+		begin := gentleBegin
+		if req.MaxWriteRate > 0 {
+			begin = min(begin, req.MaxWriteRate)
+		}
+		writes = pace.NewBucket(cfg.Clock, begin, float64(batch))
+	}
 	p := &pass{
 		r: r, req: req, views: views, viewIDs: views.ids(), attempt: a, from: rep.SegmentFrom, cps: cps,
 		puts: make([]int64, len(cps)), target: target, rep: rep, checked: cfg.Clock.Now(),
-		scanner:   r.newScanner(req.MaxReadRate),
-		writes:    pace.NewBucket(cfg.Clock, req.MaxWriteRate, 0),
-		window:    pace.NewWindow(pace.WindowConfig{Clock: cfg.Clock, Max: cfg.PutsInFlight, Target: cfg.PutTarget}),
+		scanner:   r.newScanner(req.MaxReadRate, workers),
+		writes:    writes,
+		window:    pace.NewWindow(pace.WindowConfig{Clock: cfg.Clock, Max: puts, Target: cfg.PutTarget}),
+		batch:     batch,
+		workers:   workers,
 		pages:     sync.Pool{New: func() any { return new(workPage) }},
 		witnesses: witnessesPer(a.Segments),
 	}
@@ -162,14 +176,21 @@ func (p *pass) run(ctx context.Context) error {
 		p.rep.Status, p.rep.SegmentsDone, p.rep.Warm = StatusDone, len(p.cps), p.attempt.Warm
 		return nil
 	}
+	reads, err := p.gently(ctx)
+	if err != nil {
+		return err
+	}
 	p.sing(ctx)
-	err := p.hot(ctx)
+	stop := reads.start(ctx)
+	err = p.hot(ctx)
 	if err != nil && !errors.Is(err, errNoRoom) {
+		stop()
 		return err
 	}
 	if err == nil {
 		err = p.segments(ctx)
 	}
+	p.rep.LiveReads = stop()
 	p.mu.Lock()
 	p.rep.Throttled += p.throttled.Load() + p.scanner.throttled.Load()
 	p.rep.SlowDowns += p.window.Cuts()
@@ -183,7 +204,7 @@ func (p *pass) run(ctx context.Context) error {
 	return p.finish(ctx, err)
 }
 
-// segments works on all segments of the range, Workers at a time. One that fails for its
+// segments works on all segments of the range, workers at a time. One that fails for its
 // own reason lets the others go on; a tier that is gone stops them all.
 func (p *pass) segments(ctx context.Context) error {
 	work := make(chan *checkpoint)
@@ -203,7 +224,7 @@ func (p *pass) segments(ctx context.Context) error {
 		mu   sync.Mutex
 		errs []error
 	)
-	for range min(p.r.cfg.Workers, len(p.cps)) {
+	for range min(p.workers, len(p.cps)) {
 		g.Go(func() error {
 			for cp := range work {
 				err := p.segment(gctx, cp)

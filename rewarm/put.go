@@ -59,7 +59,7 @@ func (r *Rewarmer) patiently(ctx context.Context, call func() error) error {
 // and the page must not be checkpointed.
 func (p *pass) put(ctx context.Context, recs []feature.Record, read time.Time, c *Counts, failed *[]failedRef, seen func(*feature.Record)) error {
 	for len(recs) > 0 {
-		n := p.room.take(min(len(recs), p.r.cfg.BatchSize))
+		n := p.room.take(min(len(recs), p.batchSize()))
 		if n == 0 {
 			return errNoRoom
 		}

@@ -63,6 +63,8 @@ type Report struct {
 	Flushes      int     `json:"flushes,omitempty"` // times that the online tier was lost meanwhile
 	Throttled    int64   `json:"throttled"`         // refusals for rate that were waited out
 	SlowDowns    int64   `json:"slow_downs"`        // times that the pace was lowered for live traffic
+	// LiveReads is what the reads showed that a run with MaxSlowdown makes.
+	LiveReads *LiveReads `json:"live_reads,omitempty"`
 
 	// Export is what came from an export before the table was asked for the rest, which the
 	// other figures are about.
@@ -171,6 +173,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	if r.Throttled+r.SlowDowns > 0 {
 		row("gave way", "%s times throttled, %s times slowed down", count(r.Throttled), count(r.SlowDowns))
+	}
+	if l := r.LiveReads; l != nil {
+		row("live reads", "%s", l)
 	}
 	if r.Swept > 0 {
 		row("removed", "%s that the table has not", count(r.Swept))

@@ -165,6 +165,12 @@ type Request struct {
 	MaxReadRate float64
 	// MaxWriteRate is the most items per second; 0 for no bound.
 	MaxWriteRate float64
+	// MaxSlowdown keeps the p99 of reads of the online tier within so many times what it is
+	// before the run: the run reads it itself, before and meanwhile, and puts as many items per
+	// second (1000 at least) as these reads allow, in small batches. It has to be above 1.
+	// Defaults to 0: only the puts' own time is looked at (Config.PutTarget), which is
+	// faster.
+	MaxSlowdown float64
 	// Restart ignores a checkpoint. By default an attempt with the same parameters is
 	// continued, unless the online tier was lost since. With Range only the segments of the
 	// range begin anew.
@@ -317,6 +323,9 @@ func (r *Rewarmer) check(req Request) (viewSet, error) {
 	}
 	if req.MaxReadRate < 0 || req.MaxWriteRate < 0 {
 		add("a negative rate", "give a rate above 0, or none for no bound")
+	}
+	if req.MaxSlowdown != 0 && !(req.MaxSlowdown > 1) {
+		add(fmt.Sprintf("live reads that may take %v times as long", req.MaxSlowdown), "give more than 1, for example 2")
 	}
 	if !(req.Verify >= 0 && req.Verify <= 1) {
 		add(fmt.Sprintf("a share of %v of the keys to verify", req.Verify), "give 0 to 1")

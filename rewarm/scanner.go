@@ -25,12 +25,12 @@ type scanner struct {
 	units float64 // mean read units of a page
 }
 
-func (r *Rewarmer) newScanner(maxReadRate float64) *scanner {
+func (r *Rewarmer) newScanner(maxReadRate float64, workers int) *scanner {
 	return &scanner{
 		r:       r,
 		reads:   pace.NewBucket(r.cfg.Clock, maxReadRate, 0),
-		window:  pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers}),
-		fetches: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: r.cfg.Workers * hotReaders}),
+		window:  pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: workers}),
+		fetches: pace.NewWindow(pace.WindowConfig{Clock: r.cfg.Clock, Max: workers * hotReaders}),
 	}
 }
 

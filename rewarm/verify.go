@@ -103,7 +103,7 @@ func (r *Rewarmer) Verify(ctx context.Context, req VerifyRequest) (*VerifyReport
 	if err != nil {
 		return rep, fmt.Errorf("verify: describe the backing tier: %w", err)
 	}
-	v := &verifier{r: r, req: req, views: views, scanner: r.newScanner(req.MaxReadRate), all: req.Fraction == 1, rep: rep, bad: map[int]bool{}}
+	v := &verifier{r: r, req: req, views: views, scanner: r.newScanner(req.MaxReadRate, r.cfg.Workers), all: req.Fraction == 1, rep: rep, bad: map[int]bool{}}
 	v.deleter, _ = r.cfg.Online.(Deleter)
 	if err := v.choose(table); err != nil {
 		return rep, err

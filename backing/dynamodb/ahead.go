@@ -135,7 +135,7 @@ func clean(resp *http.Response, body []byte) bool {
 		return true
 	}
 	want, err := strconv.ParseUint(text, 10, 32)
-	return err == nil && uint32(want) == crc32.ChecksumIEEE(body)
+	return err == nil && want == uint64(crc32.ChecksumIEEE(body))
 }
 
 // failing is the end of an answer that broke off.

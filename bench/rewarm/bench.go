@@ -120,6 +120,11 @@ func (b *bench) rows() []*row {
 		}
 		rows = append(rows, &row{name: t.name("rewarm"), to: t, work: b.rewarm}, &row{name: t.name("rewarm, hot keys"), to: t, work: b.hot})
 	}
+	if b.o.live {
+		rows = append(rows, &row{name: fmt.Sprintf("rewarm, reads at most %v times slower", b.o.slowdown), to: first, work: func(ctx context.Context, t *target) error {
+			return b.written(b.run(ctx, t, rewarm.Request{MaxSlowdown: b.o.slowdown}, nil, nil))
+		}})
+	}
 	if b.o.live && b.o.paced > 0 {
 		rows = append(rows, &row{name: fmt.Sprintf("rewarm, %.0f a second", b.o.paced), to: first, work: func(ctx context.Context, t *target) error {
 			return b.written(b.run(ctx, t, rewarm.Request{MaxWriteRate: b.o.paced}, nil, nil))

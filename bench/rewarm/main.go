@@ -25,6 +25,7 @@ type options struct {
 	replay, live                                  bool
 	reader, shards                                string
 	paced                                         float64
+	slowdown                                      float64
 	target                                        time.Duration
 	curve, profile, row                           string
 	requests, entries, sample                     int // of the curve
@@ -41,6 +42,7 @@ func main() {
 	flag.IntVar(&o.batch, "batch", 300, "records per batch")
 	flag.BoolVar(&o.live, "live", false, "also read single keys meanwhile, from another process, and show the latency")
 	flag.Float64Var(&o.paced, "paced", 50_000, "with -live: also rewarm with this --max-write-rate")
+	flag.Float64Var(&o.slowdown, "slowdown", 2, "with -live: also rewarm with this --max-slowdown")
 	flag.StringVar(&o.shards, "shards", "1", "numbers of Redis masters, with commas; more than one is a cluster")
 	flag.StringVar(&o.reader, "reader", "", "be the live reader of these addresses (used by the program itself)")
 	flag.BoolVar(&o.replay, "replay", false, "be the replay server (used by the program itself)")

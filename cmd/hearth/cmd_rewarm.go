@@ -15,6 +15,7 @@ type rewarmCmd struct {
 	Summary      bool     `help:"What all machines did together on the last rewarm; moves nothing."`
 	MaxReadRate  float64  `help:"At most this many read units a second from the table." placeholder:"RCU"`
 	MaxWriteRate float64  `help:"At most this many items a second into Redis." placeholder:"ITEMS"`
+	MaxSlowdown  float64  `help:"Keep the p99 of live reads within so many times what it is before the run, for example 2: slower, with small batches." placeholder:"F"`
 	Resume       bool     `xor:"resume" help:"Go on from the checkpoint of an interrupted run (the default when there is one)."`
 	Restart      bool     `xor:"resume" help:"Ignore a checkpoint and begin again."`
 	Force        bool     `xor:"fit" help:"Start although Redis has too little memory for everything."`
@@ -39,6 +40,7 @@ Examples:
   hearth rewarm --plan
   hearth rewarm --verify 0.01
   hearth rewarm --if-cold --json       # from a schedule
+  hearth rewarm --max-slowdown 2       # live reads first
   hearth rewarm --drill                # how long does it take today?
   hearth rewarm --from-export s3://my-exports/AWSDynamoDB/01716712345678-abcdef01`
 }
@@ -51,7 +53,7 @@ func (c *rewarmCmd) Run(e *env) error {
 	return e.with("rewarm", func(a *app.App) error {
 		report, err := a.Rewarm(e.ctx, app.RewarmOptions{
 			IfCold: c.IfCold, Plan: c.Plan, Views: c.FeatureViews, Segments: c.Segments, SegmentRange: c.SegmentRange,
-			MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, Restart: c.Restart, Force: c.Force, Verify: c.Verify,
+			MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, MaxSlowdown: c.MaxSlowdown, Restart: c.Restart, Force: c.Force, Verify: c.Verify,
 			Attempt: c.Attempt, Summary: c.Summary, Hottest: c.Hottest, FromExport: c.FromExport, NoCatchUp: !c.CatchUp,
 		})
 		return conclude(e, report, err, func(report *rewarm.Report) error {
@@ -66,7 +68,7 @@ func (c *rewarmCmd) Run(e *env) error {
 func (c *rewarmCmd) drill(e *env) error {
 	return e.with("drill", func(a *app.App) error {
 		report, err := a.Drill(e.ctx, app.DrillOptions{
-			Fraction: c.DrillFraction, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, Redis: c.DrillRedis, RedisCluster: c.DrillCluster,
+			Fraction: c.DrillFraction, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, MaxSlowdown: c.MaxSlowdown, Redis: c.DrillRedis, RedisCluster: c.DrillCluster,
 		})
 		return conclude(e, report, err, func(report *rewarm.DrillReport) error {
 			if !report.OK() {

@@ -150,7 +150,7 @@ func (a *App) job(c *config.Job) (jobs.Job, error) {
 		r := c.Rewarm
 		req, leases, err := a.rewarmRequest(RewarmOptions{
 			IfCold: r.IfCold, Views: viewNames(r.FeatureViews), Segments: r.Segments,
-			MaxReadRate: float64(r.MaxReadRate), MaxWriteRate: float64(r.MaxWriteRate), Verify: r.Verify,
+			MaxReadRate: float64(r.MaxReadRate), MaxWriteRate: float64(r.MaxWriteRate), MaxSlowdown: r.MaxSlowdown, Verify: r.Verify,
 		})
 		if err != nil {
 			return j, fmt.Errorf("job %s: %w", c.Name, err)

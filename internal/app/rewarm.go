@@ -31,6 +31,7 @@ type RewarmOptions struct {
 	Summary      bool
 	MaxReadRate  float64
 	MaxWriteRate float64
+	MaxSlowdown  float64
 	Restart      bool
 	Force        bool
 	Hottest      bool
@@ -81,7 +82,7 @@ func (a *App) Rewarm(ctx context.Context, o RewarmOptions) (*rewarm.Report, erro
 // rewarmRequest reads the options, and names the leases of the work.
 func (a *App) rewarmRequest(o RewarmOptions) (req rewarm.Request, leases []string, err error) {
 	req = rewarm.Request{
-		IfCold: o.IfCold, Segments: o.Segments, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
+		IfCold: o.IfCold, Segments: o.Segments, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate, MaxSlowdown: o.MaxSlowdown,
 		Restart: o.Restart, Verify: o.Verify, PlanOnly: o.Plan, Force: o.Force, Hottest: o.Hottest, Attempt: o.Attempt,
 	}
 	if req.Views, err = a.someViews(o.Views); err != nil {
@@ -215,8 +216,8 @@ func (a *App) Verify(ctx context.Context, o VerifyOptions) (*rewarm.VerifyReport
 
 // DrillOptions are the flags of `hearth rewarm --drill`.
 type DrillOptions struct {
-	Fraction                  float64
-	MaxReadRate, MaxWriteRate float64
+	Fraction                               float64
+	MaxReadRate, MaxWriteRate, MaxSlowdown float64
 	// Redis is another Redis to drill into, with the user, password and TLS of the online
 	// tier; none is a scratch prefix of the online tier.
 	Redis        []string
@@ -237,7 +238,7 @@ func (a *App) Drill(ctx context.Context, o DrillOptions) (report *rewarm.DrillRe
 	defer func() { err = errors.Join(err, scratch.Close()) }()
 	err = a.execute(ctx, "drill", []string{"drill"}, func(ctx context.Context, run uint64) (result jobs.Result, err error) {
 		report, err = rw.Drill(ctx, scratch, rewarm.DrillRequest{
-			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate,
+			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate, MaxSlowdown: o.MaxSlowdown,
 		})
 		if report == nil {
 			return jobs.Result{}, err

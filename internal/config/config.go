@@ -290,6 +290,7 @@ type RewarmJob struct {
 	Segments     int              // 0: chosen by size
 	MaxReadRate  int              // read units a second; 0: paced by latency alone
 	MaxWriteRate int              // keys a second; 0: paced by latency alone
+	MaxSlowdown  float64          // of the p99 of live reads, above 1; 0: paced by the puts' latency alone
 	Verify       float64          // share of keys to compare afterwards, 0 to 1. Defaults to 0
 }
 

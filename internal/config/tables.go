@@ -431,6 +431,7 @@ func rewarmTable(r *rawRewarm) value {
 		key("segments", integer(&r.Segments, 0, 1000000), "Parallel scan segments; 0 chooses by size.").or("0"),
 		key("max_read_rate", integer(&r.MaxReadRate, 0, math.MaxInt32), "Read units a second; 0 is paced by latency alone.").or("0"),
 		key("max_write_rate", integer(&r.MaxWriteRate, 0, math.MaxInt32), "Keys a second; 0 is paced by latency alone.").or("0"),
+		key("max_slowdown", number(&r.MaxSlowdown, 1.01, 1000), "Keep the p99 of live reads within so many times what it is before the run, for example 2.").absent("no such bound"),
 		key("verify", number(&r.Verify, 0, 1), "Share of the keys to compare afterwards, 0 to 1.").or("0"),
 	})
 }

@@ -17,10 +17,10 @@ import (
 // which they came.
 type Bucket struct {
 	clock clock.Clock
-	rate  float64 // units per second
 	burst float64 // most that an idle bucket saves up
 
 	mu      sync.Mutex
+	rate    float64 // units per second
 	balance float64
 	at      time.Time // when balance was computed
 }
@@ -53,13 +53,13 @@ func (b *Bucket) Wait(ctx context.Context, n float64) error {
 	b.mu.Lock()
 	b.refill()
 	b.balance -= n
-	debt := -b.balance
+	debt, rate := -b.balance, b.rate
 	b.mu.Unlock()
 	if debt <= 0 {
 		return nil
 	}
 	// Rounded up to a microsecond, the resolution that timers have at best.
-	wait := time.Duration(debt/b.rate*1e9) + time.Microsecond
+	wait := time.Duration(debt/rate*1e9) + time.Microsecond
 	if err := b.clock.Sleep(ctx, wait); err != nil {
 		b.Spend(-n)
 		return err
@@ -84,7 +84,18 @@ func (b *Bucket) Rate() float64 {
 	if b == nil {
 		return 0
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.rate
+}
+
+// SetRate changes the limit, which must be above 0. Who waits already waits as long as was
+// said.
+func (b *Bucket) SetRate(rate float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refill()
+	b.rate = rate
 }
 
 // refill credits the time that has passed. A clock that was set back credits nothing.
