@@ -231,6 +231,9 @@ type stateMachine struct {
 	StartAt string
 	States  map[string]struct {
 		Type, Next    string
+		Default       string
+		Choices       []struct{ Next string }
+		Catch         []struct{ Next string }
 		End           bool
 		Parameters    json.RawMessage
 		ItemProcessor *stateMachine
@@ -243,8 +246,23 @@ func (m *stateMachine) check(t *testing.T, file, commands string) {
 		t.Errorf("%s starts at %q, which is no state", file, m.StartAt)
 	}
 	for name, s := range m.States {
-		if _, ok := m.States[s.Next]; !ok && !s.End && s.Type != "Succeed" && s.Type != "Fail" {
-			t.Errorf("%s: state %s leads to %q, which is no state", file, name, s.Next)
+		var leads []string
+		switch s.Type {
+		case "Succeed", "Fail":
+		case "Choice":
+			leads = append(leads, s.Default)
+		default:
+			if !s.End {
+				leads = append(leads, s.Next)
+			}
+		}
+		for _, other := range append(s.Choices, s.Catch...) {
+			leads = append(leads, other.Next)
+		}
+		for _, next := range leads {
+			if _, ok := m.States[next]; !ok {
+				t.Errorf("%s: state %s leads to %q, which is no state", file, name, next)
+			}
 		}
 		if s.ItemProcessor != nil {
 			s.ItemProcessor.check(t, file, commands)
