@@ -42,7 +42,9 @@ func (s *session) check(ctx context.Context, v *feature.View) feature.Problems {
 		if files, err = s.footers(ctx, sample(files)); err != nil {
 			return feature.Problems{problemAt(v, field, "%v", err)}
 		}
-		src.hive = partitions(v.Source.Path, files)
+		if src.hive, err = partitions(v.Source.Path, src.files); err != nil {
+			return asProblems(v, field, src.unreadable(err))
+		}
 		src.from = readParquet(files, len(src.hive) > 0)
 		shapes, err := s.staged(ctx, src, files)
 		if err == nil {

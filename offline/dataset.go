@@ -112,6 +112,7 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	d.watchDownloads()
 	if err := d.follow(ctx); err != nil {
 		return nil, err
 	}

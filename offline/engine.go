@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,11 +137,16 @@ type session struct {
 	dir    string
 	held   []func() error // staged copies in use
 	serial int            // of the folders with footers
+
+	downloaded func(done, total int64) // is told of downloads, in bytes; may be nil
 }
 
 // stage makes local copies of remote files, held until the session closes.
 func (s *session) stage(ctx context.Context, files []located) error {
-	release, err := s.engine.stage.fetch(ctx, files)
+	if !slices.ContainsFunc(files, func(f located) bool { return isRemote(f.Path) }) {
+		return nil
+	}
+	release, err := s.engine.stage.fetch(ctx, files, s.downloaded)
 	if err != nil {
 		return err
 	}
@@ -179,6 +185,11 @@ func (s *session) close() error {
 	var errs []error
 	for _, release := range s.held {
 		errs = append(errs, release())
+	}
+	if len(s.held) > 0 { // what this operation needed may have been more than the bound
+		if err := s.engine.stage.trim(); err != nil {
+			s.engine.config.Logger.Warn("the staging folder is not within its bound", "err", err)
+		}
 	}
 	if err := os.RemoveAll(s.dir); err != nil {
 		errs = append(errs, fmt.Errorf("remove scratch folder: %w", err))

@@ -27,8 +27,9 @@ const (
 
 // fetch makes the local copies of the remote ones among files, and holds them until
 // release is called, so that nobody trims them away. Whole objects are never held in
-// memory; what a killed download had is kept and completed.
-func (s *stage) fetch(ctx context.Context, files []located) (release func() error, err error) {
+// memory; what a killed download had is kept and completed. report, which may be nil, is told
+// how many bytes are here of those that were missing, from one goroutine at a time.
+func (s *stage) fetch(ctx context.Context, files []located, report func(done, total int64)) (release func() error, err error) {
 	var held []*fileLock
 	release = func() error {
 		var errs []error
@@ -46,6 +47,12 @@ func (s *stage) fetch(ctx context.Context, files []located) (release func() erro
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(downloads)
 	missing := map[int]*fileLock{}
+	t := &transfer{report: report}
+	absent := make([]int64, len(files)) // bytes to download
+	for i, f := range files {
+		absent[i] = bytesMissing(f)
+		t.total += absent[i]
+	}
 	now := s.clock.Now()
 	for i, f := range files { // in order of path, so that two operations cannot wait for each other
 		if !isRemote(f.Path) {
@@ -63,10 +70,11 @@ func (s *stage) fetch(ctx context.Context, files []located) (release func() erro
 			return nil, errors.Join(fmt.Errorf("stage %s: %w", f.Path, err), group.Wait())
 		}
 		if here {
+			t.add(absent[i]) // or another operation downloaded it
 			continue
 		}
 		missing[i] = lock
-		if err := s.download(inner, group, f); err != nil {
+		if err := s.download(inner, group, f, t); err != nil {
 			return nil, errors.Join(fmt.Errorf("stage %s: %w", f.Path, err), group.Wait())
 		}
 	}
@@ -161,8 +169,56 @@ func (p *progress) add(n int64) error {
 	return os.Rename(p.path+".new", p.path)
 }
 
+// bytesMissing is how much of a remote file is not on disk.
+func bytesMissing(f located) int64 {
+	if !isRemote(f.Path) {
+		return 0
+	}
+	if info, err := os.Stat(f.local); err == nil && info.Size() == f.Size {
+		return 0
+	}
+	missing := f.Size
+	for from := range openProgress(f.local + partialName + ".parts").done {
+		missing -= min(from+downloadPart, f.Size) - from
+	}
+	return max(missing, 0)
+}
+
+// transfer adds up what all downloads of an operation have.
+type transfer struct {
+	mu                 sync.Mutex
+	report             func(done, total int64)
+	done, total, shown int64
+}
+
+const reportBytes = 256 << 10 // reading tells of every few kilobytes
+
+func (t *transfer) add(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.done += n
+	if t.report != nil && n != 0 && (t.done >= t.shown+reportBytes || t.done == t.total || n < 0) {
+		t.shown = t.done
+		t.report(t.done, t.total)
+	}
+}
+
+// counting reads through to a transfer, and remembers what to take back if the part fails.
+type counting struct {
+	io.Reader
+	t *transfer
+	n int64
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	c.t.add(int64(n))
+	return n, err
+}
+
 // download adds the missing parts of an object to the group.
-func (s *stage) download(ctx context.Context, group *errgroup.Group, f located) error {
+func (s *stage) download(ctx context.Context, group *errgroup.Group, f located, t *transfer) error {
 	if info, err := os.Stat(f.local); err == nil && info.Size() == f.Size {
 		return nil
 	}
@@ -180,7 +236,7 @@ func (s *stage) download(ctx context.Context, group *errgroup.Group, f located) 
 			continue
 		}
 		group.Go(func() error {
-			err := s.part(ctx, f, partial, from, min(from+downloadPart, f.Size)-1)
+			err := s.part(ctx, f, partial, from, min(from+downloadPart, f.Size)-1, t)
 			if err == nil {
 				err = p.add(from)
 			}
@@ -194,14 +250,19 @@ func (s *stage) download(ctx context.Context, group *errgroup.Group, f located) 
 }
 
 // part downloads one range into a partial copy.
-func (s *stage) part(ctx context.Context, f located, partial string, from, to int64) error {
+func (s *stage) part(ctx context.Context, f located, partial string, from, to int64, t *transfer) error {
 	return s.ranged(ctx, f, from, to, func(body io.Reader) (n int64, err error) {
 		out, err := os.OpenFile(partial, os.O_WRONLY, 0o600)
 		if err != nil {
 			return 0, err
 		}
-		defer func() { err = errors.Join(err, out.Close()) }()
-		if n, err = io.Copy(io.NewOffsetWriter(out, from), body); err != nil {
+		counted := &counting{body, t, 0}
+		defer func() {
+			if err = errors.Join(err, out.Close()); err != nil || n != to-from+1 {
+				t.add(-counted.n) // the part comes again, or never
+			}
+		}()
+		if n, err = io.Copy(io.NewOffsetWriter(out, from), counted); err != nil {
 			return n, err
 		}
 		return n, out.Sync()

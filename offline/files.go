@@ -155,23 +155,68 @@ func unchanged(files []located) error {
 }
 
 // partitions returns the names of the hive partition folders ("day=2021-01-01") that lie
-// between base and the files.
-func partitions(path string, files []located) map[string]bool {
-	names := map[string]bool{}
+// between base and the files. They are columns of every row, so that all files must have the same.
+func partitions(path string, files []located) (map[string]bool, error) {
+	var first []string
 	base := path
 	for strings.ContainsAny(base, "*?[") {
 		base = filepath.Dir(base)
 	}
-	for _, f := range files {
+	for i, f := range files {
+		var own []string
 		rel := strings.TrimPrefix(f.Path, base)
 		parts := strings.Split(filepath.ToSlash(rel), "/")
 		for _, part := range parts[:len(parts)-1] {
 			if name, _, ok := strings.Cut(part, "="); ok {
-				names[name] = true
+				own = append(own, name)
 			}
 		}
+		switch {
+		case i == 0:
+			first = own
+		case !slices.Equal(slices.Sorted(slices.Values(first)), slices.Sorted(slices.Values(own))):
+			return nil, &mixedError{path, files[0].Path, f.Path, first, own}
+		}
 	}
-	return names
+	names := make(map[string]bool, len(first))
+	for _, name := range first {
+		names[name] = true
+	}
+	return names, nil
+}
+
+// mixedError says that two files of one source lie in different partition folders.
+type mixedError struct {
+	path, a, b string
+	ofA, ofB   []string
+}
+
+func (m *mixedError) Error() string {
+	in := func(names []string) string {
+		if len(names) == 0 {
+			return "is in no partition folder"
+		}
+		return "is in partition folders of " + strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s %s, but %s %s: the rows of one have columns that those of the other lack", m.a, in(m.ofA), m.b, in(m.ofB))
+}
+
+func (m *mixedError) Unwrap() error { return feature.ErrInvalid }
+
+// remedy names what to do, with a pattern that takes the files of the partition folders only.
+func (m *mixedError) remedy() string {
+	names := m.ofA
+	if len(m.ofB) > len(names) {
+		names = m.ofB
+	}
+	pattern := strings.TrimSuffix(m.path, "/")
+	if strings.ContainsAny(pattern, "*?[") {
+		pattern = "…"
+	}
+	for _, name := range names {
+		pattern += "/" + name + "=*"
+	}
+	return "move one of the two elsewhere, or give a path that takes files of one kind, as " + pattern + "/*.parquet"
 }
 
 // readParquet renders the table function over files. Partition values are text: DuckDB's

@@ -3,10 +3,16 @@ package offline
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/telemetry"
 )
+
+// onePass are the steps that DuckDB does in one pass over rows that it knows the number of.
+// In the others it counts the rows that it has read, of a number that it guesses, and then
+// sorts or joins them for as long again without a word: from that no time that is left can be told.
+var onePass = []string{"labels", "features", "digest", "write CSV"}
 
 // follow passes on how far DuckDB is with each statement.
 func (d *dataset) follow(ctx context.Context) error {
@@ -14,8 +20,29 @@ func (d *dataset) follow(ctx context.Context) error {
 		return nil
 	}
 	return d.Watch(ctx, func(done, total int64) {
-		d.req.Progress(telemetry.Progress{Stage: d.doing, Unit: "rows", Done: done, Total: total})
+		d.req.Progress(telemetry.Progress{Stage: d.doing, Unit: "rows", Done: done, Total: honest(d.doing, total)})
 	})
+}
+
+// honest is the total of a step where it is one, else 0: not known.
+func honest(stage string, total int64) int64 {
+	step := stage[strings.LastIndex(stage, ": ")+1:]
+	for _, s := range onePass {
+		if strings.TrimSpace(step) == s {
+			return total
+		}
+	}
+	return 0
+}
+
+// watchDownloads passes on how far the downloads of a step are.
+func (d *dataset) watchDownloads() {
+	if d.req.Progress == nil {
+		return
+	}
+	d.downloaded = func(done, total int64) {
+		d.req.Progress(telemetry.Progress{Stage: d.doing + " (download)", Unit: "bytes", Done: done, Total: total})
+	}
 }
 
 // begin names what the next statements are for.

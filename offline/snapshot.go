@@ -69,6 +69,8 @@ func (e *Engine) Snapshot(ctx context.Context, req SnapshotRequest) (m *Manifest
 		return nil, feature.Problems{{Path: "at", Message: "no time is given"}}
 	}
 	d.snapshot = &SnapshotManifest{At: Timestamp{req.At}, Entities: req.Entities}
+	d.watchDownloads()
+	d.begin("entities")
 	path := filepath.Join(s.dir, "entities.parquet")
 	var rows string
 	if req.Entities != "" {
@@ -91,6 +93,11 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 	if err != nil {
 		return "", feature.Problems{{Path: "entities", Message: err.Error()}}
 	}
+	hive, err := partitions(req.Entities, files)
+	var mixed *mixedError
+	if errors.As(err, &mixed) {
+		return "", feature.Problems{{Path: "entities", Message: err.Error(), Remedy: mixed.remedy()}}
+	}
 	if err := d.stage(ctx, files); err != nil {
 		return "", err
 	}
@@ -100,7 +107,7 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 			return "", err
 		}
 	}
-	from := readParquet(local, len(partitions(req.Entities, files)) > 0)
+	from := readParquet(local, len(hive) > 0)
 	types, err := d.describe(ctx, from)
 	if err != nil {
 		return "", fmt.Errorf("read entities: %w", err)

@@ -76,7 +76,12 @@ func (e *Engine) locate(ctx context.Context, v *feature.View) (files []located, 
 					files = append(files, f)
 				}
 			}
-			return readParquet(found, len(partitions(e.config.Sources[i].Path, found)) > 0), nil
+			hive, err := partitions(e.config.Sources[i].Path, found)
+			var mixed *mixedError
+			if errors.As(err, &mixed) {
+				return "", fmt.Errorf("source %s: %w; %s", name, err, mixed.remedy())
+			}
+			return readParquet(found, len(hive) > 0), err
 		},
 	}).Parse(string(b))
 	if err != nil {
@@ -146,12 +151,14 @@ func (s *session) open(ctx context.Context, v *feature.View, only []feature.File
 		}
 		return src.bound()
 	}
+	if src.hive, err = partitions(v.Source.Path, files); err != nil {
+		return nil, src.unreadable(err)
+	}
 	if only != nil {
 		if src.files, err = choose(files, only); err != nil {
 			return nil, err
 		}
 	}
-	src.hive = partitions(v.Source.Path, src.files)
 	shapes, read, err := s.fetch(ctx, src, in)
 	if err != nil {
 		return nil, src.unreadable(err)
@@ -280,7 +287,12 @@ func (src *source) complete(all map[string]string) {
 	src.from = fmt.Sprintf("(SELECT *, filename, file_row_number, file_index, %s FROM %s)", strings.Join(columns, ", "), src.from)
 }
 
+// unreadable makes a problem of an error that is the files' fault.
 func (src *source) unreadable(err error) error {
+	var mixed *mixedError
+	if errors.As(err, &mixed) {
+		return feature.Problems{withRemedy(problemAt(src.view, "source.path", "%v", err), "%s", mixed.remedy())}
+	}
 	if !duck.IsKind(err, duck.IO) {
 		return err
 	}

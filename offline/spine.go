@@ -2,6 +2,7 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,6 +37,11 @@ func (s *session) openSpine(ctx context.Context, spec Spine, text map[string]boo
 	if err != nil {
 		return nil, feature.Problems{spineProblem("path", "%v", err)}
 	}
+	hive, err := partitions(spec.Path, files)
+	var mixed *mixedError
+	if errors.As(err, &mixed) {
+		return nil, feature.Problems{withRemedy(spineProblem("path", "%v", err), "%s", mixed.remedy())}
+	}
 	if err := s.stage(ctx, files); err != nil {
 		return nil, fmt.Errorf("spine: %w", err)
 	}
@@ -46,7 +52,7 @@ func (s *session) openSpine(ctx context.Context, spec Spine, text map[string]boo
 			return nil, err
 		}
 	}
-	sp.from = readParquet(readable, len(partitions(spec.Path, files)) > 0)
+	sp.from = readParquet(readable, len(hive) > 0)
 	err = s.Each(ctx, "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM "+sp.from+")", func(scan func(dest ...any) error) error {
 		var name, kind string
 		err := scan(&name, &kind)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/telemetry"
 )
 
 // bucket is an S3 server in this process that counts downloads and can fail.
@@ -28,6 +29,7 @@ type bucket struct {
 	downloads atomic.Int64
 	bytes     sync.Map     // key -> *atomic.Int64: bytes of it that were served
 	fail      atomic.Int64 // so many downloads from now on fail
+	cut       atomic.Int64 // so many downloads from now on break off after a megabyte
 	denied    atomic.Bool
 }
 
@@ -54,19 +56,27 @@ func newBucket(t *testing.T) *bucket {
 			}
 		}
 		n, _ := b.bytes.LoadOrStore(strings.TrimPrefix(r.URL.Path, "/lake/"), &atomic.Int64{})
-		server.ServeHTTP(&counted{w, n.(*atomic.Int64)}, r)
+		out := &counted{w, n.(*atomic.Int64), 1 << 60}
+		if b.cut.Add(-1) >= 0 {
+			out.left = 1 << 20
+		}
+		server.ServeHTTP(out, r)
 	}))
 	t.Cleanup(b.Close)
 	return b
 }
 
-// counted counts what is written through it.
+// counted counts what is written through it, and breaks the connection at its limit.
 type counted struct {
 	http.ResponseWriter
-	n *atomic.Int64
+	n    *atomic.Int64
+	left int
 }
 
 func (c *counted) Write(p []byte) (int, error) {
+	if c.left -= len(p); c.left < 0 {
+		panic(http.ErrAbortHandler)
+	}
 	n, err := c.ResponseWriter.Write(p)
 	c.n.Add(int64(n))
 	return n, err
@@ -164,7 +174,8 @@ func TestS3Sources(t *testing.T) {
 }
 
 // A download that fails half way keeps its parts, and the next one fetches the rest only.
-// Seen red with the record of finished parts not asked (5 downloads instead of 1).
+// Seen red with the record of finished parts not asked (5 downloads instead of 1); its progress
+// with all of the object in the total, and with the bytes of a broken part kept.
 func TestS3Resumes(t *testing.T) {
 	b := newBucket(t)
 	body := bytes.Repeat([]byte("hearth"), 5*downloadPart/6)
@@ -176,7 +187,7 @@ func TestS3Resumes(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	parts := (int64(len(body)) + downloadPart - 1) / downloadPart
-	release, err := st.fetch(t.Context(), files)
+	release, err := st.fetch(t.Context(), files, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,11 +217,31 @@ func TestS3Resumes(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if release, err = st.fetch(t.Context(), files); err != nil {
+	// What is told counts what was missing only, and not twice what came twice.
+	var reports [][2]int64
+	b.cut.Store(1)
+	go func() {
+		if fake.WaitForWaiters(t.Context(), 1) == nil {
+			fake.Advance(time.Second)
+		}
+	}()
+	if release, err = st.fetch(t.Context(), files, func(done, total int64) { reports = append(reports, [2]int64{done, total}) }); err != nil {
 		t.Fatal(err)
 	}
-	if n := b.downloads.Load() - parts; n != 1 {
-		t.Errorf("%d downloads to resume, want 1", n)
+	backwards := 0
+	for i, r := range reports {
+		if r[1] != downloadPart || r[0] < 0 || r[0] > r[1] || i == len(reports)-1 && r[0] != r[1] {
+			t.Errorf("report %d: %d of %d bytes", i, r[0], r[1])
+		}
+		if i > 0 && r[0] < reports[i-1][0] {
+			backwards++
+		}
+	}
+	if len(reports) < 8 || backwards != 1 {
+		t.Errorf("%d reports, %d of them went back: want one, for the part that broke off", len(reports), backwards)
+	}
+	if n := b.downloads.Load() - parts; n != 2 {
+		t.Errorf("%d downloads to resume, want one that breaks off and one that does not", n)
 	}
 	got, err := os.ReadFile(files[0].local)
 	if err != nil || !bytes.Equal(got, body) {
@@ -218,6 +249,43 @@ func TestS3Resumes(t *testing.T) {
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// An object larger than the whole cache is read all the same, with the progress of its download,
+// and does not stay. Seen red without the trim at the end of the operation.
+func TestS3LargerThanCache(t *testing.T) {
+	s := newSetting(t, 2_000, 500)
+	b := newBucket(t)
+	path := filepath.Join(s.dir, "all.parquet")
+	writeParquet(t, path, s.facts)
+	b.putFile(t, "facts.parquet", path)
+	e := openEngine(t, b.config, func(c *Config) { c.S3.StagingBytes = 1_000 })
+	s.view.Source.Path = "s3://lake/facts.parquet"
+	s.req.Selection = selectionOf(t, []*feature.View{s.view}, ref(t, "facts:*"))
+	var last telemetry.Progress
+	m := s.build(t, e, func(r *DatasetRequest) {
+		r.Progress = func(p telemetry.Progress) {
+			if p.Unit == "bytes" {
+				last = p
+			}
+		}
+	})
+	size := m.Views[0].Files[0].Size
+	if m.Views[0].Matched == 0 || size <= 1_000 {
+		t.Errorf("%d matched from %d bytes", m.Views[0].Matched, size)
+	}
+	if want := (telemetry.Progress{Stage: "view 1 of 1, facts: open (download)", Unit: "bytes", Done: size, Total: size}); last != want {
+		t.Errorf("progress %+v, want %+v", last, want)
+	}
+	err := filepath.WalkDir(e.config.S3.StagingDir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".parquet") {
+			t.Errorf("%s is still here", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -235,7 +303,7 @@ func TestS3Trim(t *testing.T) {
 			t.Fatal(err)
 		}
 		fake.Advance(time.Minute)
-		release, err := st.fetch(t.Context(), files)
+		release, err := st.fetch(t.Context(), files, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

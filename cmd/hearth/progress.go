@@ -95,7 +95,10 @@ func (s *screen) show(p telemetry.Progress) {
 			// Without a total a bar would draw itself from a goroutine of its own, for ever.
 			progressbar.OptionSetSpinnerChangeInterval(0),
 		}
-		if counts {
+		switch {
+		case counts && p.Unit == "bytes":
+			options = append(options, progressbar.OptionShowBytes(true), progressbar.OptionShowTotalBytes(true))
+		case counts:
 			options = append(options, progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.Unit))
 		}
 		s.bar = progressbar.NewOptions64(total, options...)
@@ -111,16 +114,16 @@ func (s *screen) show(p telemetry.Progress) {
 // a plain line now and then.
 func newProgress(e *env, stage string) telemetry.ProgressFunc {
 	if e.screen == nil {
-		return progressLines(e, stage)
+		return progressLines(e.err, stage, clock.System)
 	}
 	return e.screen.show
 }
 
-func progressLines(e *env, stage string) telemetry.ProgressFunc {
-	start, current := clock.System.Now(), ""
+func progressLines(to io.Writer, stage string, c clock.Clock) telemetry.ProgressFunc {
+	start, current := c.Now(), ""
 	next := start.Add(firstLine)
 	return func(p telemetry.Progress) {
-		now := clock.System.Now()
+		now := c.Now()
 		if p.Stage != current { // the rate is that of the stage
 			start, current = now, p.Stage
 		}
@@ -134,13 +137,17 @@ func progressLines(e *env, stage string) telemetry.ProgressFunc {
 		}
 		if p.Total > 0 && rate > 0 {
 			left := time.Duration(float64(p.Total-p.Done) / rate * float64(time.Second)).Round(time.Second)
-			fmt.Fprintf(e.err, "%s: %d of %d %s, %.0f/s, %s left\n", p.Stage, p.Done, p.Total, p.Unit, rate, left)
+			if p.Unit == "bytes" {
+				fmt.Fprintf(to, "%s: %.1f of %.1f MB, %.1f MB/s, %s left\n", p.Stage, float64(p.Done)/1e6, float64(p.Total)/1e6, rate/1e6, left)
+				return
+			}
+			fmt.Fprintf(to, "%s: %d of %d %s, %.0f/s, %s left\n", p.Stage, p.Done, p.Total, p.Unit, rate, left)
 			return
 		}
 		if p.Done == 0 { // not known yet, or never
-			fmt.Fprintf(e.err, "%s: for %s\n", p.Stage, now.Sub(start).Round(time.Second))
+			fmt.Fprintf(to, "%s: for %s\n", p.Stage, now.Sub(start).Round(time.Second))
 			return
 		}
-		fmt.Fprintf(e.err, "%s: %d %s, %.0f/s\n", p.Stage, p.Done, p.Unit, rate)
+		fmt.Fprintf(to, "%s: %d %s, %.0f/s\n", p.Stage, p.Done, p.Unit, rate)
 	}
 }

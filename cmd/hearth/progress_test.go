@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/hearthstore/hearth/internal/clock"
 	"github.com/hearthstore/hearth/internal/telemetry"
 )
 
@@ -65,5 +67,38 @@ func TestBarsAndTextShareNoLine(t *testing.T) {
 	var none *screen
 	if plain := none.through(&terminal); plain != io.Writer(&terminal) {
 		t.Error("without a terminal writers stay as they are")
+	}
+}
+
+// Without a terminal there is a line now and then: with a rate and the time left where the
+// total is known, in megabytes for downloads, and without a time left where it is not.
+// Seen red with the bytes as they are, and with the rate of the whole run.
+func TestProgressLines(t *testing.T) {
+	var out bytes.Buffer
+	fake := clock.NewFake(time.Unix(0, 0))
+	report := progressLines(&out, "build", fake)
+	for _, p := range []telemetry.Progress{
+		{Stage: "a: open (download)", Unit: "bytes", Total: 80_000_000},
+		{Stage: "a: open (download)", Unit: "bytes", Done: 20_000_000, Total: 80_000_000},
+		{Stage: "a: winners", Unit: "rows"},
+		{Stage: "a: winners", Unit: "rows", Done: 5000},
+		{Stage: "a: features", Unit: "rows", Done: 1, Total: 9000},
+		{Stage: "a: features", Unit: "rows", Done: 3000, Total: 9000},
+		{Stage: "write", Unit: "rows"},
+		{Stage: "write", Unit: "rows"},
+	} {
+		report(p)
+		fake.Advance(10 * time.Second)
+	}
+	want := `a: open (download): 20.0 of 80.0 MB, 2.0 MB/s, 30s left
+a: winners: for 0s
+a: winners: 5000 rows, 500/s
+a: features: 1 of 9000 rows, 1000/s, 9s left
+a: features: 3000 of 9000 rows, 300/s, 20s left
+write: for 0s
+write: for 10s
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }

@@ -239,7 +239,7 @@ type S3 struct {
 	Region     string // "": as the AWS environment says
 	PathStyle  bool   // defaults to false
 	StagingDir string // defaults to .hearth/staging
-	Staging    int64  // bytes that staged files may take; 0: no bound
+	Staging    int64  // bytes that staged files may take; 0: 20 GiB
 }
 
 // Job is what runs on a schedule, or by name. Exactly one of Materialize, Dataset and
