@@ -78,7 +78,7 @@ type Config struct {
 	// Writers is how many pipelines of one Put are in flight. Defaults to 4.
 	Writers int
 	// ScriptKeys is the most keys of one script call on a single server; in a cluster it
-	// is one. Defaults to 100.
+	// is one. Defaults to 100; at most 1000, which is what Lua can hand on at once.
 	ScriptKeys int
 	// TombstoneTTL is how long a tombstone blocks older writes. It must be longer than any
 	// rewarm or materialize may hold a page back. Defaults to 1 h.
@@ -144,6 +144,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ScriptKeys <= 0 {
 		c.ScriptKeys = 100
 	}
+	c.ScriptKeys = min(c.ScriptKeys, 1000)
 	if c.Cluster {
 		c.ScriptKeys = 1
 	}

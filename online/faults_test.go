@@ -116,10 +116,41 @@ func TestTLSAndACL(t *testing.T) {
 			}
 		}
 	}
+	writesWithoutMGet(t, srv)
 	unknown := mustOpen(t, Config{Project: "p", Addrs: []string{srv.Addr()}, TLS: &tls.Config{RootCAs: x509.NewCertPool()}, WriteRetries: -1})
 	fails(t, put(t, unknown, versioned(t, 1, 1)...), feature.ErrUnreachable)
 	if err := unknown.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "online.redis.tls") {
 		t.Fatalf("unknown authority: %v", err)
+	}
+}
+
+// writesWithoutMGet: a user who may not MGET writes key by key, and nothing goes backwards.
+// Seen red without the script's GET of each key.
+func writesWithoutMGet(t *testing.T, srv *testservers.RedisServer) {
+	t.Helper()
+	s := mustOpen(t, Config{Project: "p", Addrs: []string{srv.Addr()}, Username: "app", Password: "s3cret", TLS: srv.TLSConfig()})
+	right := func(mget string) {
+		t.Helper()
+		if _, err := srv.Do("ACL", "SETUSER", "app", mget); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, recs := versioned(t, 6, 4), versioned(t, 6, 5)
+	put(t, s, old[:5]...) // the sixth is new
+	right("-mget")
+	for i, r := range append(put(t, s, recs...), put(t, s, recs...)...) {
+		if want := [...]feature.Outcome{feature.Written, feature.Unchanged}[i/6]; r.Outcome != want {
+			t.Fatalf("record %d: %v, %v, want %v", i, r.Outcome, r.Err, want)
+		}
+	}
+	for i, r := range put(t, s, old...) {
+		if r.Outcome != feature.Older {
+			t.Fatalf("older record %d: %v, %v", i, r.Outcome, r.Err)
+		}
+	}
+	right("+mget")
+	for _, r := range recs {
+		wantStored(t, s, r)
 	}
 }
 
