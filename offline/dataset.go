@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -342,7 +341,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	j.Bounds.Where = src.bounds(in.lo, in.hi)
+	j.Bounds = src.bounds(in.lo, in.hi)
 	v := &d.manifest.Views[i]
 	v.NullKeys = d.spine.total - d.manifest.Spine.NullTimes - rows
 	plan, why, st, err := d.choose(ctx, j, src, rows)
@@ -354,10 +353,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	}
 	v.Plan, v.PlanReason, v.PlanStats = plan, why, st
 	template := "winner_asof"
-	switch plan {
-	case PlanASOFSemi:
-		j.Bounds.SemiJoin = "s" + strconv.Itoa(i)
-	case PlanBucket, PlanHash:
+	if plan == PlanBucket || plan == PlanHash {
 		template, j.Bucket = "winner_hash", plan == PlanBucket
 	}
 	d.beginView(i, "winners")
@@ -390,7 +386,7 @@ func (src *source) faulty() bool { return len(src.scan.Where) > 0 }
 // digestQuery adds what a join asks to the query digest, without names of files: the same
 // question over other files is the same question.
 func (d *dataset) digestQuery(template string, j sql.Join) {
-	j.Scan.From, j.Spine.From, j.Spine.RowID, j.Bounds, j.Limit = "source", "spine", "row", sql.Bounds{}, 0
+	j.Scan.From, j.Spine.From, j.Spine.RowID, j.Bounds, j.Limit = "source", "spine", "row", nil, 0
 	for _, name := range []string{template, "fetch", "ties"} {
 		if text, err := sql.DuckDB(name, j); err == nil {
 			_, _ = d.queries.Write([]byte(text))

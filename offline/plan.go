@@ -2,9 +2,9 @@ package offline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
@@ -13,23 +13,19 @@ import (
 
 // PlanStats are the counts that a plan was chosen from.
 type PlanStats struct {
-	FeatureRows int64   `json:"feature_rows"` // in the time range of the spine, as far as they were counted: at most
-	SpineRows   int64   `json:"spine_rows"`   // with a key and a time
-	SpineKeys   int64   `json:"spine_keys"`
-	MostRows    int64   `json:"most_rows"`          // spine rows of the most frequent key
-	Pairs       int64   `json:"pairs,omitempty"`    // estimate of what a hash plan would compare
-	Sampled     int64   `json:"sampled,omitempty"`  // feature rows that were looked at; 0 when counts of the spine were enough
-	Matching    float64 `json:"matching,omitempty"` // share of the sampled rows whose first key column has labels; 0 when it was not needed
+	FeatureRows int64 `json:"feature_rows"` // in the time range of the spine, as far as they were counted: at most
+	SpineRows   int64 `json:"spine_rows"`   // with a key and a time
+	SpineKeys   int64 `json:"spine_keys"`
+	MostRows    int64 `json:"most_rows"`       // spine rows of the most frequent key
+	Pairs       int64 `json:"pairs,omitempty"` // estimate of what a hash plan would compare
 }
 
 // The thresholds of the rule. They were fitted to measured shapes (docs/TRAINING_SETS.md).
 const (
-	smallFeatures = 50_000 // below, counting costs more than it can save
-	pairsPerRow   = 3      // a hash plan may compare so many pairs per row that ASOF would sort
-	worstCase     = 10     // without a look at the features, the worst of them must stay within so many times that
-	semiJoinShare = 0.5    // with fewer of the feature rows matching, a semi-join pays
-	skewFactor    = 10     // a key with so many times the mean number of spine rows, and skewSlack more, is called hot
-	skewSlack     = 100
+	smallFeatures = 50_000     // below, counting costs more than it can save
+	pairsPerRow   = 2          // a hash plan may compare so many pairs per row that ASOF would sort
+	shortBucket   = 60_000_000 // counting labels per microsecond would tell no more than per minute
+	worstCase     = 10         // the worst that features can be must stay within so many times that
 )
 
 // timeRange holds the event times that can match, both ends inclusive.
@@ -57,12 +53,13 @@ func (s *session) spineRange(ctx context.Context, n int, ttl int64) (r timeRange
 // feature row with the labels of its key, within buckets with those of two buckets. It is
 // taken if that makes at most
 //
-//	3 * (feature rows + labels)
+//	2 * (feature rows + labels)
 //
 // comparisons, else ASOF, which sorts both and cannot explode. No range of times enters the
-// estimate, since one stray time would stretch it: first the features are taken to follow the
+// estimate, since one stray time would stretch it: the features are taken to follow the
 // labels over the keys and to lie in the busiest two buckets, which is a little too many where
-// they do not. If that is too many, or could hide far more, a sample of the features decides.
+// they do not. The worst that they can be, all of the key with the most labels, must stay
+// within ten times the bound.
 func (s *session) choose(ctx context.Context, j sql.Join, src *source, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
 	st.SpineRows = spineRows
 	if spineRows == 0 {
@@ -79,67 +76,62 @@ func (s *session) choose(ctx context.Context, j sql.Join, src *source, spineRows
 		return "", "", st, err
 	}
 	st.SpineKeys, st.MostRows = labels.keys, labels.most
+	most := pairsPerRow * float64(st.FeatureRows+st.SpineRows)
 	all := float64(st.FeatureRows) * labels.peers
-	plan, why = st.hashPlan(all, all*labels.busiest)
-	if plan != "" && float64(st.FeatureRows)*float64(st.MostRows) <= worstCase*st.mostPairs() {
-		return plan, why, st, nil
-	}
-	// From here on what the features are, not what they can be.
-	sample, err := s.sample(ctx, j, st.FeatureRows)
-	if err != nil {
-		return "", "", st, err
-	}
-	defer func() { err = errors.Join(err, s.Exec(ctx, fmt.Sprintf("DROP TABLE p%d", j.N))) }()
-	st.Sampled, st.FeatureRows = sample.rows, sample.rows*sample.every
-	all, within, err := s.countPairs(ctx, j)
-	if err != nil {
-		return "", "", st, err
-	}
-	plan, why = st.hashPlan(all*float64(sample.every), within*float64(sample.every))
-	if plan != "" && float64(sample.missed())*float64(st.MostRows) > st.mostPairs() {
-		plan, why = "", "one entity has so many labels that a sample cannot tell how many pairs there are"
-	}
-	if plan != "" {
-		return plan, why, st, nil
-	}
-	if st.Matching, err = s.matching(ctx, j); err != nil {
-		return "", "", st, err
-	}
-	if sample.rows > 0 && st.Matching < semiJoinShare {
-		return PlanASOFSemi, why + "; few of the feature rows are of the spine's entities", st, nil
-	}
-	return PlanASOF, why, st, nil
-}
-
-// mostPairs is the number of comparisons up to which a hash plan is no slower than ASOF.
-func (st *PlanStats) mostPairs() float64 {
-	return pairsPerRow * float64(st.FeatureRows+st.SpineRows)
-}
-
-// hashPlan decides between the hash plans, given the pairs of equal keys and those of them
-// within buckets, of which there are as many without a TTL. Buckets double the labels and
-// widen the key, so that they are used only where it takes them. It returns "" if neither
-// plan will do.
-func (st *PlanStats) hashPlan(all, within float64) (plan Plan, why string) {
-	limit := st.mostPairs()
-	switch {
-	case all <= limit:
-		within, plan, why = all, PlanHash, "few labels and features of one entity"
-	case within <= limit:
-		plan, why = PlanBucket, "few candidates per label"
-	case float64(st.MostRows) > skewFactor*float64(st.SpineRows)/float64(st.SpineKeys)+skewSlack:
-		why = "one entity has many labels"
-	default:
-		why = "many candidates per label"
-	}
+	within := all * labels.busiest
 	st.Pairs = int64(min(within, math.MaxInt64/2))
-	return plan, why
+	switch {
+	case float64(st.FeatureRows)*float64(st.MostRows) > worstCase*most:
+		return PlanASOF, "one entity has so many labels that a hash join could make too many pairs", st, nil
+	case all <= most: // without buckets, which double the labels and widen the key
+		st.Pairs = int64(all)
+		return PlanHash, "few labels of one entity", st, nil
+	case within <= most && j.TTL > 0:
+		return PlanBucket, "few candidates per label", st, nil
+	}
+	return PlanASOF, "many candidates per label", st, nil
+}
+
+// labelCounts describe a narrow spine.
+type labelCounts struct {
+	keys int64
+	most int64 // labels of the most frequent key
+	// peers is how many labels the key of a label has, itself included: what a feature row
+	// meets when features follow labels over the keys.
+	peers   float64
+	busiest float64 // the largest share of the labels that one bucket and the next one hold; 1 without a TTL
+}
+
+// countLabels reads the narrow spine of a join.
+func (s *session) countLabels(ctx context.Context, j sql.Join) (c labelCounts, err error) {
+	query := fmt.Sprintf("SELECT count(*), max(n), sum(n::DOUBLE * n) / sum(n) FROM (SELECT count(*) AS n FROM s%d GROUP BY %s)", j.N, j.KeyNames(""))
+	if err := s.QueryRow(ctx, query, &c.keys, &c.most, &c.peers); err != nil || j.TTL == 0 {
+		c.busiest = 1
+		return c, err
+	}
+	query = fmt.Sprintf(`SELECT max(n) / sum(n) * 2 FROM (
+  SELECT sum(n)::DOUBLE AS n FROM (SELECT unnest([b, b - 1]) AS b, n FROM (SELECT t // %d AS b, count(*) AS n FROM s%d GROUP BY b)) GROUP BY b)`,
+		max(j.TTL, shortBucket), j.N)
+	err = s.QueryRow(ctx, query, &c.busiest)
+	return c, err
+}
+
+// featureRows counts the rows that a join may read: of one file or query all of them, which
+// the footer tells. Of several files that would cost as much as the times of those row groups
+// which the labels can need, so these are counted.
+func (s *session) featureRows(ctx context.Context, j sql.Join, src *source) (rows int64, err error) {
+	query := "SELECT count(*) FROM " + src.from
+	if src.query == "" && len(src.files) > 1 && len(j.Bounds) > 0 {
+		query += " WHERE " + strings.Join(j.Bounds, " AND ")
+	}
+	err = s.QueryRow(ctx, query, &rows)
+	return rows, err
 }
 
 // forbids reports why a forced plan cannot be used for a view, or "".
 func (p Plan) forbids(v *feature.View) string {
 	switch p {
-	case PlanAuto, PlanASOF, PlanASOFSemi, PlanHash:
+	case PlanAuto, PlanASOF, PlanHash:
 		return ""
 	case PlanBucket:
 		if v.TTL < time.Microsecond {
@@ -147,5 +139,5 @@ func (p Plan) forbids(v *feature.View) string {
 		}
 		return ""
 	}
-	return fmt.Sprintf("unknown plan %q; use asof, asof+semi, bucket or hash", string(p))
+	return fmt.Sprintf("unknown plan %q; use asof, bucket or hash", string(p))
 }

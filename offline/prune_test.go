@@ -52,7 +52,7 @@ func TestPartitionsPruned(t *testing.T) {
 	v := &feature.View{Name: "v", Version: 1, TTL: 2 * 24 * time.Hour, JoinKeys: []feature.JoinKey{{Name: "k", Type: feature.Int64}},
 		Source:   feature.Source{Path: filepath.Join(dir, "facts"), TimestampField: "at"},
 		Features: []feature.Feature{{Field: feature.Field{Name: "a", Type: feature.Int64}}, {Field: feature.Field{Name: "day", Type: feature.String}}}}
-	for _, plan := range []Plan{PlanAuto, PlanASOF, PlanASOFSemi, PlanBucket, PlanHash} {
+	for _, plan := range []Plan{PlanAuto, PlanASOF, PlanBucket, PlanHash} {
 		m, err := e.BuildDataset(t.Context(), DatasetRequest{Name: "d", Spine: Spine{Path: filepath.Join(dir, "labels.parquet"), TimestampField: "t"},
 			Selection: selectionOf(t, []*feature.View{v}, ref(t, "v:*")), Output: filepath.Join(dir, "out"), Plan: plan})
 		if err != nil || m.Views[0].Matched != 1 {

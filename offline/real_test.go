@@ -76,7 +76,7 @@ func TestRealDataEqualsReference(t *testing.T) {
 		ttl := time.Duration(days) * 24 * time.Hour
 		views := creditViews(7300*24*time.Hour, ttl)
 		var digests []string
-		for _, plan := range []Plan{PlanAuto, PlanASOFSemi, PlanHash, PlanBucket} {
+		for _, plan := range []Plan{PlanAuto, PlanASOF, PlanHash, PlanBucket} {
 			out := filepath.Join(t.TempDir(), "loans")
 			m, err := e.BuildDataset(t.Context(), DatasetRequest{
 				Name: "loans", Spine: Spine{Path: realData + "/loan_table.parquet", TimestampField: "event_timestamp"},

@@ -20,11 +20,10 @@ type Plan string
 
 // The plans (docs/TRAINING_SETS.md).
 const (
-	PlanAuto     Plan = ""          // chosen per view from counts
-	PlanASOF     Plan = "asof"      // sort-merge over keys and times: safe for any shape
-	PlanASOFSemi Plan = "asof+semi" // the same over the entities of the spine only
-	PlanBucket   Plan = "bucket"    // hash join within time buckets of one TTL; needs a TTL
-	PlanHash     Plan = "hash"      // hash join within the TTL
+	PlanAuto   Plan = ""       // chosen per view from counts
+	PlanASOF   Plan = "asof"   // sort-merge over the entities and times: safe for any shape
+	PlanBucket Plan = "bucket" // hash join within time buckets of one TTL; needs a TTL
+	PlanHash   Plan = "hash"   // hash join within the TTL
 )
 
 // DatasetRequest asks for one training set.

@@ -45,11 +45,8 @@ type Scan struct {
 }
 
 // Bounds restricts a scan to the rows that can matter, by predicates on stored columns
-// that Parquet statistics answer. SemiJoin names a table that holds the first key column.
-type Bounds struct {
-	Where    []string
-	SemiJoin string
-}
+// that Parquet statistics answer.
+type Bounds []string
 
 // Select renders a subquery with the asked columns: "keys" (k0, k1, …), "ev", "cr", "del",
 // "all" (f0, f1, …, every feature) and "f3" for a single feature.
@@ -80,10 +77,7 @@ func (s Scan) Select(b Bounds, columns ...string) string {
 			}
 		}
 	}
-	where := append(append([]string{}, s.Where...), b.Where...)
-	if b.SemiJoin != "" {
-		where = append(where, fmt.Sprintf("%s IN (SELECT k0 FROM %s)", s.Keys[0], b.SemiJoin))
-	}
+	where := append(append([]string{}, s.Where...), b...)
 	text := "(SELECT " + strings.Join(out, ", ") + "\n    FROM " + s.From
 	if len(where) > 0 {
 		text += "\n    WHERE " + strings.Join(where, "\n      AND ")
@@ -142,21 +136,17 @@ func (j Join) Narrow() string {
 
 // Wide is the feature side of the fetch step.
 func (j Join) Wide() string {
-	b := j.Bounds
-	b.SemiJoin = ""
 	columns := []string{"keys", "ev", "cr", "del"}
 	for _, f := range j.Fetch {
 		columns = append(columns, fmt.Sprintf("f%d", f))
 	}
-	return j.Scan.Select(b, columns...)
+	return j.Scan.Select(j.Bounds, columns...)
 }
 
 // All is the feature side of the tie-break: every feature of the view, so that a training
 // set that asks for one feature and the online tiers that hold all pick the same row.
 func (j Join) All() string {
-	b := j.Bounds
-	b.SemiJoin = ""
-	return j.Scan.Select(b, "keys", "ev", "cr", "del", "all")
+	return j.Scan.Select(j.Bounds, "keys", "ev", "cr", "del", "all")
 }
 
 // Fetched lists the selected features with a prefix: ", f.f0, f.f3".

@@ -71,7 +71,7 @@ func main() {
 	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities)")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "a contender that takes longer is stopped, and takes no further part")
 	flag.StringVar(&o.only, "only", "", "run this contender alone")
-	flag.StringVar(&o.plan, "plan", "", "force Hearth's plan of every view: asof, asof+semi, bucket or hash. Defaults to its own choice")
+	flag.StringVar(&o.plan, "plan", "", "force Hearth's plan of every view: asof, bucket or hash. Defaults to its own choice")
 	flag.StringVar(&o.child, "child", "", "run one contender and print its time (used by the benchmark itself)")
 	flag.Parse()
 	lab.Main("offline", func(ctx context.Context, _ io.Writer) error { return run(ctx, o) })
