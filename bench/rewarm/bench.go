@@ -45,7 +45,7 @@ func newBench(ctx context.Context, o options) (b *bench, err error) {
 			b.close()
 		}
 	}()
-	replay, pid, stop, err := startReplay(ctx, o.items, o.segments)
+	replay, pid, stop, err := startReplay(ctx, o)
 	if err != nil {
 		return b, err
 	}
@@ -55,7 +55,7 @@ func newBench(ctx context.Context, o options) (b *bench, err error) {
 		if err != nil || masters < 1 {
 			return b, fmt.Errorf("-shards %s: give numbers above 0, with commas", o.shards)
 		}
-		t, err := startTarget(ctx, masters)
+		t, err := startTarget(ctx, masters, o.shardRate)
 		if err != nil {
 			return b, err
 		}
@@ -164,6 +164,12 @@ func (b *bench) all(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d items of %d bytes payload, %d segments, %d workers, %d puts in flight, batches of %d, %d rounds, replay server and redis-servers on the same machine\n",
 		b.o.items, payloadSize, b.o.segments, b.o.workers, b.o.puts, b.o.batch, b.o.rounds)
+	if b.o.tableRate > 0 {
+		fmt.Fprintf(out, "the table gives at most %.0f items a second\n", b.o.tableRate)
+	}
+	if b.o.shardRate > 0 {
+		fmt.Fprintf(out, "a shard takes about %.0f items a second\n", b.o.shardRate)
+	}
 	if err := b.write(out, rows); err != nil {
 		return err
 	}

@@ -7,7 +7,9 @@
 // measures its two halves alone: the scan that throws its pages away, and pipelines of
 // plain SET, which promise nothing. Rounds are interleaved; medians are shown. -shards adds
 // clusters of more masters. -live lets another process read single keys meanwhile and shows
-// what it feels, beside what it feels alone. -curve draws the hot-first picture instead.
+// what it feels, beside what it feels alone. -table-rate and -shard-rate make the table or
+// each Redis the limit, as they are outside of one machine. -curve draws the hot-first
+// picture instead.
 package main
 
 import (
@@ -25,7 +27,7 @@ type options struct {
 	replay, live                                  bool
 	reader, shards                                string
 	paced                                         float64
-	slowdown                                      float64
+	slowdown, shardRate, tableRate                float64
 	target                                        time.Duration
 	curve, profile, row                           string
 	requests, entries, sample                     int // of the curve
@@ -44,6 +46,8 @@ func main() {
 	flag.Float64Var(&o.paced, "paced", 50_000, "with -live: also rewarm with this --max-write-rate")
 	flag.Float64Var(&o.slowdown, "slowdown", 2, "with -live: also rewarm with this --max-slowdown")
 	flag.StringVar(&o.shards, "shards", "1", "numbers of Redis masters, with commas; more than one is a cluster")
+	flag.Float64Var(&o.shardRate, "shard-rate", 0, "items a second that a Redis takes, so that it is the limit: a stand-in in front of each holds the rest up (give a -target that allows for it)")
+	flag.Float64Var(&o.tableRate, "table-rate", 0, "items a second that the table gives, so that it is the limit")
 	flag.StringVar(&o.reader, "reader", "", "be the live reader of these addresses (used by the program itself)")
 	flag.BoolVar(&o.replay, "replay", false, "be the replay server (used by the program itself)")
 	flag.StringVar(&o.row, "row", "", "only the rows whose whole name this regular expression matches (default: all)")
@@ -59,7 +63,7 @@ func main() {
 func run(ctx context.Context, o options, out io.Writer) error {
 	switch {
 	case o.replay:
-		return serve(ctx, o.items, o.segments)
+		return serve(ctx, o)
 	case o.reader != "":
 		return readLive(ctx, strings.Split(o.reader, ","), o.items, out)
 	case o.curve != "":

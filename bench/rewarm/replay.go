@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/clock"
+	"github.com/hearthstore/hearth/internal/pace"
 )
 
 // The replay server stands in for DynamoDB: it answers Scan with pages that were made
@@ -40,8 +42,9 @@ func benchView() *feature.View {
 
 // page is one canned answer.
 type page struct {
-	body []byte
-	crc  string
+	body  []byte
+	crc   string
+	items int
 }
 
 // makePages makes the answers for items entities in segments parts.
@@ -75,7 +78,7 @@ func makePages(items, segments int) [][]page {
 				b = append(b, `,"LastEvaluatedKey":{"e":{"S":"`+entity(lo-1)+`"},"v":{"S":"bench@1"}}`...)
 			}
 			b = append(b, `,"ScannedCount":`+strconv.Itoa(n)+`}`...)
-			all[s] = append(all[s], page{b, strconv.FormatUint(uint64(crc32.ChecksumIEEE(b)), 10)})
+			all[s] = append(all[s], page{b, strconv.FormatUint(uint64(crc32.ChecksumIEEE(b)), 10), n})
 		}
 	}
 	return all
@@ -84,16 +87,18 @@ func makePages(items, segments int) [][]page {
 func entity(i int) string { return fmt.Sprintf("customer=%08d", i) }
 
 // serve answers until its standard input closes: it ends with the process that began it.
-func serve(ctx context.Context, items, segments int) error {
+func serve(ctx context.Context, o options) error {
+	items, segments := o.items, o.segments
 	pages := makePages(items, segments)
 	byKey := itemTexts(pages, items)
+	rate := pace.NewBucket(clock.System, o.tableRate, 0)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".BatchGetItem") {
-			answerGet(w, r, byKey)
+			answerGet(w, r, byKey, rate)
 			return
 		}
 		var in struct {
@@ -114,6 +119,9 @@ func serve(ctx context.Context, items, segments int) error {
 			n = (i + 1 - items*in.Segment/segments) / pageItems
 		}
 		p := pages[in.Segment][n]
+		if rate.Wait(r.Context(), float64(p.items)) != nil {
+			return // the client went away
+		}
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 		w.Header().Set("X-Amz-Crc32", p.crc)
 		w.Header().Set("Content-Length", strconv.Itoa(len(p.body)))
@@ -157,13 +165,14 @@ func itemTexts(pages [][]page, items int) [][]byte {
 
 // answerGet answers BatchGetItem. It looks for the keys by their text alone: its CPU is
 // that of this machine too.
-func answerGet(w http.ResponseWriter, r *http.Request, byKey [][]byte) {
+func answerGet(w http.ResponseWriter, r *http.Request, byKey [][]byte, rate *pace.Bucket) {
 	asked, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, "bad request", http.StatusBadRequest)
 		return
 	}
 	body := append(make([]byte, 0, 40_000), `{"Responses":{"bench":[`...)
+	n := 0
 	for first := true; ; first = false {
 		at := bytes.Index(asked, []byte("customer="))
 		if at < 0 || len(asked) < at+17 {
@@ -179,6 +188,10 @@ func answerGet(w http.ResponseWriter, r *http.Request, byKey [][]byte) {
 		}
 		body = append(body, byKey[i]...)
 		asked = asked[at+17:]
+		n++
+	}
+	if rate.Wait(r.Context(), float64(n)) != nil {
+		return // the client went away
 	}
 	body = append(body, `]},"UnprocessedKeys":{}}`...)
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
@@ -188,12 +201,12 @@ func answerGet(w http.ResponseWriter, r *http.Request, byKey [][]byte) {
 }
 
 // startReplay runs this program as a server of its own, so that its CPU is told apart.
-func startReplay(ctx context.Context, items, segments int) (addr string, pid int, stop func(), err error) {
+func startReplay(ctx context.Context, o options) (addr string, pid int, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", 0, nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-replay", "-items", strconv.Itoa(items), "-segments", strconv.Itoa(segments))
+	cmd := exec.CommandContext(ctx, self, "-replay", "-items", strconv.Itoa(o.items), "-segments", strconv.Itoa(o.segments), "-table-rate", fmt.Sprint(o.tableRate))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -45,8 +45,9 @@ func (t *target) flush(ctx context.Context) error {
 	return t.bare.FlushAll(ctx).Err()
 }
 
-// startTarget starts the servers, each for an equal part of the slots.
-func startTarget(ctx context.Context, masters int) (t *target, err error) {
+// startTarget starts the servers, each for an equal part of the slots, and each of so many
+// items per second at most if shardRate is above 0.
+func startTarget(ctx context.Context, masters int, shardRate float64) (t *target, err error) {
 	t = &target{masters: masters}
 	defer func() {
 		if err != nil {
@@ -66,6 +67,11 @@ func startTarget(ctx context.Context, masters int) (t *target, err error) {
 	}
 	for _, s := range servers {
 		t.addrs, t.pids, t.stops = append(t.addrs, s.Addr), append(t.pids, s.PID), append(t.stops, s.Stop)
+	}
+	if shardRate > 0 {
+		if err := t.slow(ctx, shardRate); err != nil {
+			return t, err
+		}
 	}
 	if masters > 1 {
 		t.bare = redis.NewClusterClient(&redis.ClusterOptions{Addrs: t.addrs, PoolSize: 16})
