@@ -54,7 +54,8 @@ func TestNamedAttempt(t *testing.T) {
 	w.checkComplete()
 }
 
-// Seen red with: Summary leaving out the segments that are not done.
+// Seen red with: Summary leaving out the segments that are not done; a name that is unknown
+// because there is no attempt taken for nothing to do.
 func TestSummary(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
@@ -62,6 +63,9 @@ func TestSummary(t *testing.T) {
 	ctx := context.Background()
 	if rep, err := w.rewarmer().Summary(ctx, ""); err != nil || rep.Status != StatusNothing || rep.Reason != ReasonNever || !rep.OK() {
 		t.Errorf("before anything: %v %+v", err, rep)
+	}
+	if _, err := w.rewarmer().Summary(ctx, "x"); !errors.Is(err, feature.ErrNotFound) {
+		t.Errorf("of an attempt that nobody has begun: %v", err)
 	}
 	req := Request{Attempt: "x", Segments: 9, Range: true}
 	for i, r := range [][2]int{{0, 2}, {6, 7}} {

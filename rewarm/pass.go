@@ -174,7 +174,7 @@ func (r *Rewarmer) stillThere(ctx context.Context, views viewSet, cps []*checkpo
 func (p *pass) run(ctx context.Context) error {
 	if p.attempt.Finished != 0 { // asked again, by the name of the attempt
 		p.rep.Status, p.rep.SegmentsDone, p.rep.Warm = StatusDone, len(p.cps), p.attempt.Warm
-		return nil
+		return p.prove(ctx)
 	}
 	reads, err := p.gently(ctx)
 	if err != nil {
@@ -343,7 +343,10 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 		}
 	}
 	if p.views.subset || r.cfg.Source != "" {
-		return p.close(ctx)
+		if err := p.close(ctx); err != nil {
+			return err
+		}
+		return p.prove(ctx)
 	}
 	// A shard that became cold meanwhile must not be covered up by the markers, and a server
 	// that took another's place may lack what was put last.
@@ -370,15 +373,22 @@ func (p *pass) complete(ctx context.Context, all []*checkpoint) error {
 	if err := p.close(ctx); err != nil {
 		return err
 	}
-	if p.req.Verify > 0 {
-		rep.Verify, err = r.Verify(ctx, VerifyRequest{Fraction: p.req.Verify, Seed: p.req.Run, Views: p.req.Views, MaxReadRate: p.req.MaxReadRate})
-		if err != nil {
-			return p.verdict(fmt.Errorf("verify: %w", err))
-		}
-		if !rep.Verify.OK() {
-			rep.Status = StatusPartial
-			rep.Problems = append(rep.Problems, "the verification found differences")
-		}
+	return p.prove(ctx)
+}
+
+// prove compares a share of the keys, if that is asked for.
+func (p *pass) prove(ctx context.Context) (err error) {
+	rep := p.rep
+	if p.req.Verify == 0 || rep.Status != StatusDone {
+		return nil
+	}
+	rep.Verify, err = p.r.Verify(ctx, VerifyRequest{Fraction: p.req.Verify, Seed: p.req.Run, Views: p.req.Views, MaxReadRate: p.req.MaxReadRate})
+	if err != nil {
+		return p.verdict(fmt.Errorf("verify: %w", err))
+	}
+	if !rep.Verify.OK() {
+		rep.Status = StatusPartial
+		rep.Problems = append(rep.Problems, "the verification found differences")
 	}
 	return nil
 }

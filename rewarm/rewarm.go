@@ -175,7 +175,8 @@ type Request struct {
 	// continued, unless the online tier was lost since. With Range only the segments of the
 	// range begin anew.
 	Restart bool
-	// Verify compares a share of the keys at the end (1: all); 0 for none.
+	// Verify compares a share of the keys of Views at the end (1: all); 0 for none. It does not
+	// go with Range.
 	Verify float64
 	// PlanOnly reports what a run would take and moves nothing.
 	PlanOnly bool
@@ -320,6 +321,9 @@ func (r *Rewarmer) check(req Request) (viewSet, error) {
 		} else if req.SegmentFrom < 0 || req.SegmentTo < req.SegmentFrom || req.SegmentTo >= req.Segments {
 			add(fmt.Sprintf("segment range %d-%d of %d segments", req.SegmentFrom, req.SegmentTo, req.Segments), fmt.Sprintf("segments are 0 to %d", req.Segments-1))
 		}
+	}
+	if req.Verify > 0 && req.Range {
+		add("a verification of a segment range", "verify when the last range is through: hearth verify")
 	}
 	if req.MaxReadRate < 0 || req.MaxWriteRate < 0 {
 		add("a negative rate", "give a rate above 0, or none for no bound")

@@ -601,6 +601,28 @@ func TestPacing(t *testing.T) {
 	}
 }
 
+// What is asked to be verified is, whatever else was asked: some views only, or an attempt
+// that is through already. What cannot be is refused.
+// Seen red with: a rewarm of some views that closes its attempt and leaves; the same of a
+// finished attempt.
+func TestVerifyIsNeverLeftOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.fill(20)
+	rep := w.run(Request{Run: 1, Views: []feature.ViewID{w.views[0].ID()}, Verify: 1})
+	if rep.Status != StatusDone || rep.Verify == nil || rep.Verify.Compared != 20 {
+		t.Errorf("of one view: %s, %+v", rep.Status, rep.Verify)
+	}
+	w.run(Request{Run: 2, Attempt: "x"})
+	rep = w.run(Request{Run: 3, Attempt: "x", Verify: 1})
+	if rep.Status != StatusDone || rep.Scanned != 0 || rep.Verify == nil || rep.Verify.Compared != 40 {
+		t.Errorf("of an attempt that is through: %s, %d scanned, %+v", rep.Status, rep.Scanned, rep.Verify)
+	}
+	if _, err := w.rewarmer().Run(t.Context(), Request{Run: 4, Segments: 4, Range: true, SegmentTo: 1, Verify: 1}); !errors.Is(err, feature.ErrInvalid) {
+		t.Errorf("of a range: %v", err)
+	}
+}
+
 // The store reads each page into the memory of the page before. A record that is skipped
 // must not let two others share one place: one entity would get the value of another.
 // Found on real servers, where part of every page was of warm shards.
@@ -749,11 +771,11 @@ func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	_, err := w.rewarmer().Run(context.Background(), Request{
-		Views: []feature.ViewID{{Name: "nope", Version: 1}}, Range: true, MaxReadRate: -1, Verify: 2,
+		Views: []feature.ViewID{{Name: "nope", Version: 1}}, Range: true, MaxReadRate: -1, Verify: 2, MaxSlowdown: 0.5,
 	})
 	var ps feature.Problems
-	if !errors.As(err, &ps) || len(ps) != 4 || !errors.Is(err, feature.ErrInvalid) {
-		t.Errorf("%v, want four problems", err)
+	if !errors.As(err, &ps) || len(ps) != 6 || !errors.Is(err, feature.ErrInvalid) {
+		t.Errorf("%v, want six problems", err)
 	}
 	if _, err := New(Config{}); !errors.Is(err, feature.ErrInvalid) {
 		t.Errorf("New: %v", err)

@@ -21,6 +21,9 @@ func (r *Rewarmer) Summary(ctx context.Context, name string) (*Report, error) {
 	if err != nil {
 		return rep, err
 	}
+	if a.ID == "" && name != "" {
+		return rep, fmt.Errorf("rewarm summary: %w: no rewarm was begun yet, nor one named %q", feature.ErrNotFound, name)
+	}
 	if a.ID == "" {
 		rep.Status, rep.Reason = StatusNothing, ReasonNever
 		return rep, nil

@@ -129,6 +129,17 @@ func TestUsageErrors(t *testing.T) {
 			t.Errorf("%q: exit %d\n%s", args, code, stderr)
 		}
 	}
+	// A flag that would have no effect is a mistake: a drill that is not one would rewarm.
+	// Seen red with: no check.
+	for _, args := range []string{
+		"--drill-fraction 0.05", "--drill-redis 127.0.0.1:1", "--drill --plan", "--drill --feature-views a", "--drill --from-export x", "--drill --attempt a",
+		"--summary --verify 1", "--summary --drill", "--no-catch-up", "--from-export x --no-catch-up --verify 1",
+	} {
+		code, _, stderr := command(t, append([]string{"rewarm"}, strings.Fields(args)...)...)
+		if code != exitUsage || !strings.Contains(stderr, "go with --") && !strings.Contains(stderr, "goes with --") {
+			t.Errorf("rewarm %s: exit %d\n%s", args, code, stderr)
+		}
+	}
 	codes := []int{exitDone, exitFailed, exitUsage, exitPartial, exitLeaseHeld, exitDifferences, exitInterrupted}
 	if !slices.Equal(codes, []int{0, 1, 2, 3, 4, 5, 130}) {
 		t.Errorf("the exit codes are an interface, and were changed: %v", codes)

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"slices"
+
+	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/internal/app"
 	"github.com/hearthstore/hearth/rewarm"
 )
@@ -47,6 +51,9 @@ Examples:
 
 // Run carries out the command.
 func (c *rewarmCmd) Run(e *env) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	if c.Drill {
 		return c.drill(e)
 	}
@@ -65,10 +72,44 @@ func (c *rewarmCmd) Run(e *env) error {
 	})
 }
 
+// check refuses flags that would have no effect beside the others: one who rehearses with
+// --drill-fraction, and forgets --drill, must not rewarm.
+func (c *rewarmCmd) check() error {
+	type flag struct {
+		name  string
+		given bool
+	}
+	refuse := func(why string, flags ...flag) error {
+		for _, f := range flags {
+			if f.given {
+				return fmt.Errorf("%w: --%s %s", feature.ErrInvalid, f.name, why)
+			}
+		}
+		return nil
+	}
+	work := []flag{
+		{"if-cold", c.IfCold}, {"plan", c.Plan}, {"feature-views", len(c.FeatureViews) > 0}, {"segments", c.Segments != 0}, {"segment-range", c.SegmentRange != ""},
+		{"resume", c.Resume}, {"restart", c.Restart}, {"force", c.Force}, {"hottest", c.Hottest}, {"from-export", c.FromExport != ""}, {"no-catch-up", !c.CatchUp},
+	}
+	rates := []flag{{"max-read-rate", c.MaxReadRate != 0}, {"max-write-rate", c.MaxWriteRate != 0}, {"max-slowdown", c.MaxSlowdown != 0}, {"verify", c.Verify != 0}}
+	drills := []flag{{"drill-fraction", c.DrillFraction != 1}, {"drill-redis", len(c.DrillRedis) > 0}, {"drill-cluster", c.DrillCluster}}
+	switch {
+	case c.Summary:
+		return refuse("does not go with --summary, which moves nothing", slices.Concat(work, rates, drills, []flag{{"drill", c.Drill}})...)
+	case c.Drill:
+		return refuse("does not go with --drill", append(work, flag{"attempt", c.Attempt != ""})...)
+	case c.FromExport == "" && !c.CatchUp:
+		return fmt.Errorf("%w: --no-catch-up goes with --from-export", feature.ErrInvalid)
+	case !c.CatchUp && c.Verify != 0:
+		return fmt.Errorf("%w: --verify does not go with --no-catch-up: the tiers differ by what is not caught up", feature.ErrInvalid)
+	}
+	return refuse("goes with --drill", drills...)
+}
+
 func (c *rewarmCmd) drill(e *env) error {
 	return e.with("drill", func(a *app.App) error {
 		report, err := a.Drill(e.ctx, app.DrillOptions{
-			Fraction: c.DrillFraction, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, MaxSlowdown: c.MaxSlowdown, Redis: c.DrillRedis, RedisCluster: c.DrillCluster,
+			Fraction: c.DrillFraction, MaxReadRate: c.MaxReadRate, MaxWriteRate: c.MaxWriteRate, MaxSlowdown: c.MaxSlowdown, Verify: c.Verify, Redis: c.DrillRedis, RedisCluster: c.DrillCluster,
 		})
 		return conclude(e, report, err, func(report *rewarm.DrillReport) error {
 			if !report.OK() {

@@ -218,6 +218,8 @@ func (a *App) Verify(ctx context.Context, o VerifyOptions) (*rewarm.VerifyReport
 type DrillOptions struct {
 	Fraction                               float64
 	MaxReadRate, MaxWriteRate, MaxSlowdown float64
+	// Verify is the share of what was brought that is compared; 0 for all.
+	Verify float64
 	// Redis is another Redis to drill into, with the user, password and TLS of the online
 	// tier; none is a scratch prefix of the online tier.
 	Redis        []string
@@ -239,6 +241,7 @@ func (a *App) Drill(ctx context.Context, o DrillOptions) (report *rewarm.DrillRe
 	err = a.execute(ctx, "drill", []string{"drill"}, func(ctx context.Context, run uint64) (result jobs.Result, err error) {
 		report, err = rw.Drill(ctx, scratch, rewarm.DrillRequest{
 			Run: run, Fraction: o.Fraction, MaxReadRate: o.MaxReadRate, MaxWriteRate: o.MaxWriteRate, MaxSlowdown: o.MaxSlowdown,
+			Verify: o.Verify,
 		})
 		if report == nil {
 			return jobs.Result{}, err
