@@ -109,18 +109,18 @@ func (t *target) slow(ctx context.Context, itemsPerSecond float64) error {
 	}
 	for i, server := range servers {
 		_, port, _ := net.SplitHostPort(t.addrs[i])
-		if err := once(ctx, server, func(c *redis.Client) error { return c.ConfigSet(ctx, "cluster-announce-port", port).Err() }); err != nil {
+		if err := once(server, func(c *redis.Client) error { return c.ConfigSet(ctx, "cluster-announce-port", port).Err() }); err != nil {
 			return fmt.Errorf("announce a slow shard: %w", err)
 		}
 	}
 	for _, server := range servers {
-		err := once(ctx, server, func(c *redis.Client) error {
+		err := once(server, func(c *redis.Client) error {
 			return lab.Await(ctx, func() bool {
-				slots, err := c.ClusterSlots(ctx).Result()
+				shards, err := c.ClusterShards(ctx).Result()
 				known := 0
-				for _, s := range slots {
+				for _, s := range shards {
 					for _, addr := range t.addrs {
-						if len(s.Nodes) > 0 && strings.HasSuffix(s.Nodes[0].Addr, addr[strings.LastIndexByte(addr, ':'):]) {
+						if len(s.Nodes) > 0 && strings.HasSuffix(addr, fmt.Sprintf(":%d", s.Nodes[0].Port)) {
 							known++
 						}
 					}
@@ -135,7 +135,7 @@ func (t *target) slow(ctx context.Context, itemsPerSecond float64) error {
 	return nil
 }
 
-func once(ctx context.Context, addr string, do func(*redis.Client) error) error {
+func once(addr string, do func(*redis.Client) error) error {
 	c := redis.NewClient(&redis.Options{Addr: addr})
 	return errors.Join(do(c), c.Close())
 }

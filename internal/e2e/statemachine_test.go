@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -110,8 +111,8 @@ func (m *machine) step(s *state, data map[string]any, item any) (any, error) {
 	tried := make([]int, len(s.Retry))
 	for {
 		out, err := m.once(s, data, item)
-		fault, failed := err.(*stateError)
-		if !failed {
+		var fault *stateError
+		if !errors.As(err, &fault) {
 			return out, err
 		}
 		again := false
@@ -178,8 +179,8 @@ func matches(names []string, name string) bool {
 }
 
 func (s *state) caught(data map[string]any, err error) (next string, ok bool) {
-	fault, failed := err.(*stateError)
-	if !failed {
+	var fault *stateError
+	if !errors.As(err, &fault) {
 		return "", false
 	}
 	for _, c := range s.Catch {
@@ -424,7 +425,8 @@ func TestStateMachineOfRewarm(t *testing.T) {
 			return res.code
 		})
 		err := m.execute(map[string]any{"cluster": "c", "task_definition": "t", "subnets": []any{"s"}, "security_groups": []any{"g"}, "segments": 10.0, "tasks": 4.0}, nil)
-		if fault, ok := err.(*stateError); c.want == "" && err != nil || c.want != "" && (!ok || fault.name != c.want) {
+		var fault *stateError
+		if failed := errors.As(err, &fault); c.want == "" && err != nil || c.want != "" && (!failed || fault.name != c.want) {
 			t.Errorf("%s: it ended with %v, want %q", c.name, err, c.want)
 		}
 		if commands != c.commands {
