@@ -177,7 +177,8 @@ func TestStateMachines(t *testing.T) {
 // TestRewarmIsDistributed: the rewarm's parts are the children of a Distributed Map, are all
 // there, share one attempt, and are followed by one summary of that attempt. That parts
 // cover the segments is tested where they are read (internal/app).
-// Seen red with: MathAdd of 0; the attempt left out of the summary; the mode INLINE.
+// Seen red with: MathAdd of 0; the attempt left out of the summary; the mode INLINE; the right
+// to redrive left out.
 func TestRewarmIsDistributed(t *testing.T) {
 	t.Parallel()
 	var m struct {
@@ -221,6 +222,12 @@ func TestRewarmIsDistributed(t *testing.T) {
 	}
 	if len(child.Retry) < 2 {
 		t.Error("a child that fails is not tried again")
+	}
+	// A distributed map starts its children as executions of their own, and redrives them.
+	for _, op := range []string{"StartExecution", "DescribeExecution", "RedriveExecution", "StopExecution"} {
+		if !strings.Contains(string(read(t, "iam/state-machine.json")), `"states:`+op+`"`) {
+			t.Errorf("iam/state-machine.json does not allow states:%s", op)
+		}
 	}
 	if summary := m.States[each.Next]; !strings.Contains(string(summary.Parameters), "'rewarm','--summary','--attempt',$$.Execution.Name") {
 		t.Errorf("after the parts comes %s, no summary: %s", each.Next, summary.Parameters)
