@@ -437,3 +437,14 @@ func TestPublish(t *testing.T) {
 		t.Errorf("table: %v\n%s", err, table.String())
 	}
 }
+
+// A folder in which no file can be made is an error, and not tried for ever: some file systems
+// answer as if the folder were gone. Seen red (it never ended) without a bound of attempts.
+func TestOutputWhereNoFileCanBe(t *testing.T) {
+	t.Parallel()
+	s := newSetting(t, 10, 10)
+	s.req.Output = "/proc/hearth-training-set"
+	if _, err := openEngine(t).BuildDataset(t.Context(), s.req); err == nil || !strings.Contains(err.Error(), "output") {
+		t.Errorf("got %v", err)
+	}
+}

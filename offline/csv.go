@@ -23,13 +23,26 @@ func isCSV(path string) bool {
 // their type holds, dates in any but ISO order, and the columns named in text. Times in
 // timeColumn must be ISO 8601: a day that is taken for a month could leak the future.
 func (s *session) convertCSV(ctx context.Context, files []located, timeColumn string, text map[string]bool) ([]located, error) {
-	out := make([]located, len(files))
+	var out []located
 	for i, f := range files {
-		out[i] = f
-		out[i].local = filepath.Join(s.dir, fmt.Sprintf("spine%d.parquet", i))
-		if err := s.convertOne(ctx, f, out[i].local, timeColumn, text); err != nil {
+		if f.Size == 0 {
+			return nil, feature.Problems{withRemedy(spineProblem("path", "%s is empty: it has no line that names the columns", f.Path), "remove the file, or write it again")}
+		}
+		local := filepath.Join(s.dir, fmt.Sprintf("spine%d.parquet", i))
+		if err := s.convertOne(ctx, f, local, timeColumn, text); err != nil {
 			return nil, err
 		}
+		var rows int64
+		if err := s.QueryRow(ctx, "SELECT count(*) FROM "+readParquet([]located{{local: local}}, false), &rows); err != nil {
+			return nil, err
+		}
+		if rows > 0 { // else its columns have no types, which would take those of the other files away
+			f.local = local
+			out = append(out, f)
+		}
+	}
+	if len(out) == 0 {
+		return nil, feature.Problems{withRemedy(spineProblem("path", "%s has no rows below the line that names the columns", files[0].Path), "check what writes it; a spine of no rows can be Parquet, which has types")}
 	}
 	return out, nil
 }
@@ -42,11 +55,18 @@ func (s *session) convertOne(ctx context.Context, f located, to, timeColumn stri
 		if ctx.Err() != nil {
 			return err
 		}
-		return feature.Problems{withRemedy(spineProblem("path", "%s cannot be read as CSV: %v", f.Path, err), "check the file, or store the spine as Parquet")}
+		return feature.Problems{withRemedy(spineProblem("path", "%s cannot be read as CSV: %s", f.Path, csvFault(err)), "check the file, or store the spine as Parquet")}
 	}
 	guessed, err := s.describe(ctx, read(""))
 	if err != nil {
 		return unreadable(err)
+	}
+	if len(guessed) == 1 { // of one column, or the rows do not fit the first line and each was taken for a value
+		for header := range guessed {
+			if err := s.ragged(ctx, f, header); err != nil {
+				return unreadable(err)
+			}
+		}
 	}
 	var columns []string
 	for name := range guessed {
@@ -95,6 +115,45 @@ func (s *session) convertOne(ctx context.Context, f located, to, timeColumn stri
 		return unreadable(err)
 	}
 	return nil
+}
+
+// ragged reads a file by the columns of its first line, and returns the error on the first line
+// that has others.
+func (s *session) ragged(ctx context.Context, f located, header string) error {
+	for _, delimiter := range []string{",", ";", "\t", "|"} {
+		if !strings.Contains(header, delimiter) {
+			continue
+		}
+		columns := make([]string, strings.Count(header, delimiter)+1)
+		for i := range columns {
+			columns[i] = fmt.Sprintf("'c%d': 'VARCHAR'", i)
+		}
+		query := fmt.Sprintf("SELECT count(*) FROM read_csv(%s, auto_detect = false, header = true, parallel = false, delim = %s, quote = '\"', columns = {%s})",
+			sql.Literal(f.local), sql.Literal(delimiter), strings.Join(columns, ", "))
+		var n int64
+		if err := s.QueryRow(ctx, query, &n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// csvFault is what a reader's error says of where and what, without the line itself, whose values are
+// nobody's to log, and without advice on options that cannot be given here.
+func csvFault(err error) string {
+	var out []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		where := strings.Contains(line, "Error on Line") || strings.HasPrefix(line, "Expected Number of Columns") || strings.HasPrefix(line, "Error when sniffing") ||
+			strings.HasPrefix(line, "It was not possible") || strings.HasPrefix(line, "IO Error")
+		if where {
+			out = append(out, strings.TrimPrefix(line, "Invalid Input Error: "))
+		}
+	}
+	if len(out) == 0 {
+		return "no columns can be told from it"
+	}
+	return strings.Join(out, ", ")
 }
 
 // isoTime renders the columns of a CSV file with its label time cast, and refuses times

@@ -52,10 +52,23 @@ func TestCSVSpine(t *testing.T) {
 		"epoch":        {"zip,t\n1,1609459200\n", "1 rows have no ISO 8601 time"},
 		"no column":    {"zip,when\n1,2021-08-25\n", `the spine has no column "t"`},
 		"no such day":  {"zip,t\n1,2021-02-31\n", "1 rows have no ISO 8601 time"},
+		"short line":   {"id,zip,t\n1,01234,2021-08-25\n2,secret\n", "bad.csv cannot be read as CSV: CSV Error on Line: 3, Expected Number of Columns: 3 Found: 2"},
+		"only a head":  {"zip,t\n", "bad.csv has no rows below the line that names the columns"},
+		"empty":        {"", "bad.csv is empty"},
 	} {
 		write("bad.csv", c.text)
 		if _, err := build("bad.csv"); !errors.Is(err, feature.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		} else if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "strict_mode") {
+			t.Errorf("%s: %v shows the line, or advice on options", name, err)
 		}
+	}
+	// A file with a head and no rows takes no types from the others.
+	view.JoinKeys[0].Type, view.Source.FieldMapping = feature.Int64, map[string]string{"n": "zip"}
+	copySQL(t, e, "SELECT 1 AS n, TIMESTAMP '2021-01-01' AS at, 7 AS a", filepath.Join(dir, "f.parquet"))
+	write("n1.csv", "zip,t\n1,2021-08-25\n")
+	write("n2.csv", "zip,t\n")
+	if m, err := build("n*.csv"); err != nil || m.Rows != 1 || m.Views[0].Matched != 1 {
+		t.Errorf("a file without rows: %+v, %v", m, err)
 	}
 }

@@ -32,7 +32,7 @@ func newPublisher(output string) (*publisher, error) {
 		}
 		p.made = dir
 	}
-	for {
+	for range 100 { // not for ever: in some file systems no file can be made, and they say this
 		if err := os.MkdirAll(parent, 0o755); err != nil {
 			return nil, fmt.Errorf("make output folder: %w", errors.Join(err, p.unmake()))
 		}

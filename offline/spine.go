@@ -105,10 +105,14 @@ func (s *session) countRows(ctx context.Context, sp *spine, readable []located) 
 		return err
 	}
 	offsets := make([]string, len(readable))
+	of := map[string]int64{}
 	for i, f := range readable {
 		offsets[i] = strconv.FormatInt(sp.total, 10)
-		sp.rows = append(sp.rows, counts[f.local])
+		of[f.Path] = counts[f.local]
 		sp.total += counts[f.local]
+	}
+	for _, f := range sp.files { // of CSV files, those without rows are not among the readable
+		sp.rows = append(sp.rows, of[f.Path])
 	}
 	sp.rowID = "file_row_number"
 	if len(readable) > 1 {

@@ -241,6 +241,9 @@ func (c *Conn) interruptOnDone(ctx context.Context) (release func()) {
 
 func newError(message string) *Error {
 	e := &Error{Message: message}
+	if strings.HasPrefix(message, "IO Error") || strings.HasPrefix(message, "Invalid Input Error") {
+		e.Message, _, _ = strings.Cut(message, "\n\nLINE ") // the statement, which is not the user's
+	}
 	prefix, _, _ := strings.Cut(message, ":")
 	switch prefix {
 	case "INTERRUPT Error":
