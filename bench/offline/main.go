@@ -4,7 +4,8 @@
 //
 //	go run ./bench/offline                 # 5M rows per view, 1M labels; some minutes
 //	go run ./bench/offline -scale 0.1 -runs 3
-//	go run ./bench/offline -shape hot      # also long, few
+//	go run ./bench/offline -shape hot      # also long, few, wide, hive
+//	go run ./bench/offline -scale 0.2 -memory 1073741824 -views 4,40   # Hearth alone: does memory grow with the views?
 //	go run ./bench/offline -scale 4 -entities 1000000 -labels 5000000 -memory 1073741824 -runs 1
 //	go run ./bench/offline -python venv/bin/python   # with Feast and Polars, where installed
 //
@@ -54,6 +55,7 @@ type options struct {
 	limit   time.Duration
 	only    string
 	plan    string
+	views   string
 
 	entities, labels int64
 }
@@ -68,7 +70,8 @@ func main() {
 	flag.Int64Var(&o.memory, "memory", 4<<30, "memory limit in bytes")
 	flag.IntVar(&o.threads, "threads", 2, "threads")
 	flag.StringVar(&o.python, "python", "python3", "Python for Feast and Polars, which take part where they are installed")
-	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities)")
+	flag.StringVar(&o.shape, "shape", "even", "of the data: even; long (1,000 rows per entity, no TTL); hot (one entity with 30 % of all rows and 10 % of the labels); few (labels of 1 % of the entities); wide (a fifth of the rows, 100 features per view); hive (a folder per day of a year, labels of one week)")
+	flag.StringVar(&o.views, "views", "", "build with Hearth alone, with each of these numbers of views over one file (4,40)")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "a contender that takes longer is stopped, and takes no further part")
 	flag.StringVar(&o.only, "only", "", "run this contender alone")
 	flag.StringVar(&o.plan, "plan", "", "force Hearth's plan of every view: asof, bucket or hash. Defaults to its own choice")
@@ -99,6 +102,9 @@ func run(ctx context.Context, o options) (err error) {
 		"-entities", strconv.FormatInt(o.entities, 10), "-labels", strconv.FormatInt(o.labels, 10),
 		"-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads)).CombinedOutput(); err != nil {
 		return fmt.Errorf("generate data: %w: %s", err, out)
+	}
+	if o.views != "" {
+		return manyViews(ctx, o)
 	}
 	installed, err := probe(ctx, o)
 	if err != nil {
@@ -155,7 +161,7 @@ func spawn(ctx context.Context, o options, name string) (result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-shape", o.shape, "-plan", o.plan, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
+	cmd := exec.CommandContext(ctx, self, "-child", name, "-dir", o.dir, "-shape", o.shape, "-plan", o.plan, "-views", o.views, "-memory", strconv.FormatInt(o.memory, 10), "-threads", strconv.Itoa(o.threads))
 	if slices.Contains(peers, name) {
 		if cmd, err = peerCommand(ctx, o, name); err != nil {
 			return result{}, err
@@ -222,7 +228,23 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	p := feature.Project{Name: "bench", Views: []feature.View{view(o, "a", o.ttl(3), "driver_id"), view(o, "b", o.ttl(14), "driver_id", "region_id")}}
-	sel, err := p.Resolve([]feature.FeatureRef{{View: p.Views[0].ID(), Feature: "*"}, {View: p.Views[1].ID(), Feature: "*"}})
+	if o.views != "" {
+		n, err := strconv.Atoi(o.views)
+		if err != nil {
+			return "", err
+		}
+		p.Views = nil
+		for i := range n {
+			v := view(o, "a", o.ttl(3), "driver_id")
+			v.Name = fmt.Sprintf("v%d", i)
+			p.Views = append(p.Views, v)
+		}
+	}
+	var refs []feature.FeatureRef
+	for i := range p.Views {
+		refs = append(refs, feature.FeatureRef{View: p.Views[i].ID(), Feature: "*"})
+	}
+	sel, err := p.Resolve(refs)
 	if err != nil {
 		return "", err
 	}
@@ -231,7 +253,7 @@ func hearth(ctx context.Context, o options, out string) (note string, err error)
 		since        time.Time
 		used         time.Duration
 	)
-	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out, Plan: offline.Plan(o.plan),
+	m, err := e.BuildDataset(ctx, offline.DatasetRequest{Name: "bench", Spine: offline.Spine{Path: filepath.Join(o.dir, "spine.parquet"), TimestampField: "event_timestamp"}, Selection: sel, Output: out, Plan: offline.Plan(o.plan), FullFeatureNames: o.views != "",
 		Progress: func(p telemetry.Progress) {
 			if p.Stage != stage {
 				now, cpu := clock.System.Now(), lab.CPU()
@@ -256,18 +278,30 @@ func (o options) ttl(days int) time.Duration {
 }
 
 func view(o options, name string, ttl time.Duration, keys ...string) feature.View {
-	v := feature.View{Name: name, Version: 1, TTL: ttl, Source: feature.Source{Path: filepath.Join(o.dir, name+".parquet"), TimestampField: "event_timestamp", CreatedTimestampColumn: "created"}}
+	v := feature.View{Name: name, Version: 1, TTL: ttl, Source: feature.Source{Path: o.path(name), TimestampField: "event_timestamp", CreatedTimestampColumn: "created"}}
 	for _, k := range keys {
 		v.JoinKeys = append(v.JoinKeys, feature.JoinKey{Name: k, Type: feature.Int64})
 	}
-	for i := range 10 {
+	features := 10
+	if o.shape == "wide" {
+		features = 100
+	}
+	for i := range features {
 		f := feature.Field{Name: fmt.Sprintf("%s_f%d", name, i), Type: feature.Float64}
-		if i >= 7 {
+		if i%10 >= 7 {
 			f = feature.Field{Name: fmt.Sprintf("%s_s%d", name, i), Type: feature.String}
 		}
 		v.Features = append(v.Features, feature.Feature{Field: f})
 	}
 	return v
+}
+
+// path is where a view's rows are: a file, or a folder of folders by day.
+func (o options) path(name string) string {
+	if o.shape == "hive" && name != "spine" {
+		return filepath.Join(o.dir, name)
+	}
+	return filepath.Join(o.dir, name+".parquet")
 }
 
 func columns(o options, alias, name string) string {
@@ -309,7 +343,12 @@ func bare(ctx context.Context, o options, out string) (err error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	file := func(name string) string { return "read_parquet('" + filepath.Join(o.dir, name+".parquet") + "')" }
+	file := func(name string) string {
+		if o.shape == "hive" && name != "spine" {
+			return "read_parquet('" + o.path(name) + "/*/*.parquet', hive_partitioning = true)"
+		}
+		return "read_parquet('" + o.path(name) + "')"
+	}
 	target := filepath.Join(out, "part.parquet")
 	statements := o.statements(file, target)
 	for _, s := range statements {
@@ -366,7 +405,8 @@ func generate(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	rows, entities, labels := int64(5_000_000*o.scale), cmp.Or(o.entities, max(int64(100_000*o.scale), 10)), cmp.Or(o.labels, int64(1_000_000*o.scale))
-	const month = 30 * 24 * 3_600_000_000
+	const day = 24 * 3_600_000_000
+	span, labelsFrom, labelSpan, target := 30*day, 0, 30*day, "FORMAT parquet, COMPRESSION zstd"
 	key := func(row, salt string, of int64) string {
 		return fmt.Sprintf("(hash(%s, '%s') %% %d)::BIGINT", row, salt, of)
 	}
@@ -381,33 +421,61 @@ func generate(ctx context.Context, o options) (err error) {
 	case "few":
 		labels /= 10
 		labelKey = key("range", "sk", max(entities/100, 1))
+	case "wide":
+		rows, labels = rows/5, labels/5
+	case "hive":
+		span, labelsFrom, labelSpan = 365*day, 300*day, 7*day
+		target += ", PARTITION_BY (day)"
+		if _, err := conn.ExecContext(ctx, "SET threads = 1; SET partitioned_write_max_open_files = 400"); err != nil { // a file per day
+			return err
+		}
 	case "even":
 	default:
-		return fmt.Errorf("unknown shape %q: even, long, hot or few", o.shape)
+		return fmt.Errorf("unknown shape %q: even, long, hot, few, wide or hive", o.shape)
 	}
-	at := func(salt string) string {
-		return fmt.Sprintf("make_timestamptz(1609459200000000 + (hash(i, '%s') %% %d)::BIGINT)", salt, int64(month))
+	at := func(salt string, from, span int) string {
+		return fmt.Sprintf("make_timestamptz(1609459200000000 + %d + (hash(i, '%s') %% %d)::BIGINT)", from, salt, span)
 	}
 	for _, name := range []string{"a", "b"} {
 		var list []string
 		for i, f := range view(o, name, 0).Features {
 			expr := fmt.Sprintf("(hash(i, '%s') %% 1000000) / 1000.0", f.Name)
-			if i >= 7 {
+			if i%10 >= 7 {
 				expr = fmt.Sprintf("'v' || (hash(i, '%s') %% 5000)", f.Name)
 			}
 			list = append(list, expr+" AS "+f.Name)
 		}
 		// One row in a hundred shares key and event time with the one before.
+		event := strings.ReplaceAll(at(name, 0, span), "hash(i,", "hash(j,")
+		if o.shape == "hive" {
+			list = append(list, fmt.Sprintf("strftime(%s, '%%Y-%%m-%%d') AS day", event))
+		}
 		query := fmt.Sprintf(`COPY (SELECT %s AS driver_id, (hash(j, 'r') %% 3)::BIGINT AS region_id, %s AS event_timestamp, %s AS created, %s
-			FROM (SELECT range AS i, CASE WHEN range %% 100 = 1 THEN range - 1 ELSE range END AS j FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`,
-			featureKey, strings.ReplaceAll(at(name), "hash(i,", "hash(j,"), at("c"+name), strings.Join(list, ", "), rows, filepath.Join(o.dir, name+".parquet"))
+			FROM (SELECT range AS i, CASE WHEN range %% 100 = 1 THEN range - 1 ELSE range END AS j FROM range(%d))) TO '%s' (%s)`,
+			featureKey, event, at("c"+name, 0, span), strings.Join(list, ", "), rows, o.path(name), target)
 		if _, err := conn.ExecContext(ctx, query); err != nil {
 			return err
 		}
 	}
 	_, err = conn.ExecContext(ctx, fmt.Sprintf(`COPY (SELECT range AS label_id, %s AS driver_id, (hash(range, 'sr') %% 3)::BIGINT AS region_id, %s AS event_timestamp
-		FROM (SELECT range, range AS i FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`, labelKey, at("s"), labels, filepath.Join(o.dir, "spine.parquet")))
+		FROM (SELECT range, range AS i FROM range(%d))) TO '%s' (FORMAT parquet, COMPRESSION zstd)`, labelKey, at("s", labelsFrom, labelSpan), labels, filepath.Join(o.dir, "spine.parquet")))
 	return err
+}
+
+// manyViews builds with Hearth alone, with growing numbers of views.
+func manyViews(ctx context.Context, o options) error {
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(t, "shape %s, scale %g, %d threads, memory limit %d MiB\n\nviews\tseconds\tCPU s\tpeak RSS MB\n", o.shape, o.scale, o.threads, o.memory>>20)
+	for _, n := range strings.Split(o.views, ",") {
+		one := o
+		one.views = n
+		r, err := spawn(ctx, one, "hearth")
+		if err != nil {
+			return fmt.Errorf("%s views: %w", n, err)
+		}
+		_, _ = fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%d\n", n, r.Seconds, r.cpu, r.rss>>20)
+	}
+	return t.Flush()
 }
 
 func table(o options, names []string, results map[string][]result, sums map[string]string) error {
