@@ -448,3 +448,26 @@ func TestOutputWhereNoFileCanBe(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A set whose file is damaged or gone cannot be compared, and the error says what to do; a
+// memory limit whose unit was forgotten is refused. Seen red without either.
+func TestDamagedSetAndTinyMemory(t *testing.T) {
+	t.Parallel()
+	s := newSetting(t, 50, 50)
+	e := openEngine(t)
+	s.build(t, e)
+	other := s.req.Output + "-other"
+	s.build(t, e, func(r *DatasetRequest) { r.Output, r.FillDefaults, r.FullFeatureNames = other, true, true })
+	part := filepath.Join(s.req.Output, "part-00000.parquet")
+	for _, damage := range []func() error{func() error { return os.Truncate(part, 100) }, func() error { return os.Remove(part) }} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.DatasetDiff(t.Context(), s.req.Output, other, DiffOptions{}); err == nil || !strings.Contains(err.Error(), "part-00000.parquet") || !strings.Contains(err.Error(), "build that set again") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if e, err := Open(t.Context(), Config{MemoryBytes: 5, TempDir: t.TempDir()}); !errors.Is(err, feature.ErrInvalid) {
+		t.Errorf("5 bytes: %v, %v", e, err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/offline/internal/duck"
 	"github.com/hearthstore/hearth/sql"
 )
 
@@ -104,6 +105,9 @@ func (e *Engine) DatasetDiff(ctx context.Context, a, b string, o DiffOptions) (d
 		return nil, err
 	}
 	defer func() {
+		if duck.IsKind(err, duck.IO) {
+			err = fmt.Errorf("%w; a file of one of them is damaged or gone: its manifest has the size and SHA-256 of each; build that set again", err)
+		}
 		if err = errors.Join(err, s.close()); err != nil {
 			diff, err = nil, fmt.Errorf("compare %s and %s: %w", a, b, e.explain(err))
 		}

@@ -71,10 +71,15 @@ type Engine struct {
 	serial  int
 }
 
+const leastMemory = 32 << 20
+
 // Open starts DuckDB. Close it.
 func Open(ctx context.Context, config Config) (*Engine, error) {
 	if config.MemoryBytes < 0 || config.Threads < 0 {
 		return nil, fmt.Errorf("open offline engine: %w: memory and threads must not be negative", feature.ErrInvalid)
+	}
+	if config.MemoryBytes > 0 && config.MemoryBytes < leastMemory {
+		return nil, fmt.Errorf("open offline engine: %w: memory of %d bytes is less than the %d MiB that DuckDB needs; write a size with its unit, as 4GB", feature.ErrInvalid, config.MemoryBytes, leastMemory>>20)
 	}
 	if config.MemoryBytes == 0 {
 		config.MemoryBytes = machineMemory() / 2

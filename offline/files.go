@@ -97,6 +97,9 @@ func walk(ctx context.Context, path, base string, take func(rel string) bool) ([
 		return nil, fmt.Errorf("list %s: %w", path, err)
 	}
 	if len(out) == 0 {
+		if path != base {
+			return nil, fmt.Errorf("list %s: %w: no file matches", path, feature.ErrNotFound)
+		}
 		return nil, fmt.Errorf("list %s: %w: no Parquet file is there", path, feature.ErrNotFound)
 	}
 	slices.Sort(out)

@@ -44,7 +44,7 @@ func newPublisher(output string) (*publisher, error) {
 		if errors.Is(err, feature.ErrLeaseHeld) {
 			return nil, fmt.Errorf("output %s: %w: another build is writing it; wait for it, or choose another output", output, feature.ErrLeaseHeld)
 		}
-		return nil, fmt.Errorf("lock output: %w", errors.Join(err, p.unmake()))
+		return nil, fmt.Errorf("lock output: %w; choose an output in whose parent folder files can be made", errors.Join(err, p.unmake()))
 	}
 	if err := p.prepare(parent); err != nil {
 		return nil, errors.Join(err, p.lock.release(), p.unmake())
