@@ -216,7 +216,7 @@ func conclude[R reporter](e *env, report R, err error, verdict func(R) error) er
 // open opens the application on the configuration file.
 func (e *env) open(stage string) (*app.App, error) {
 	return app.Open(e.ctx, app.Options{
-		ConfigPath: e.cli.Config, Log: e.log, Clock: clock.System, Progress: newProgress(e, stage),
+		ConfigPath: e.cli.Config, Log: e.log, Clock: clock.System, Progress: newProgress(e, stage, clock.System),
 	})
 }
 

@@ -32,7 +32,7 @@ func (c *demoCmd) Run(e *env) error {
 	}
 	report, err := app.Demo(e.ctx, app.DemoOptions{
 		Dir: c.Dir, Program: programName(), Out: narration,
-		Options: app.Options{Log: e.log, Clock: clock.System, Progress: newProgress(e, "demo")},
+		Options: app.Options{Log: e.log, Clock: clock.System, Progress: newProgress(e, "demo", clock.System)},
 	})
 	if err != nil {
 		return err

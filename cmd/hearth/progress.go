@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -111,15 +114,27 @@ func (s *screen) show(p telemetry.Progress) {
 }
 
 // newProgress shows progress on stderr: a bar with rate and time left on a terminal, else
-// a plain line now and then.
-func newProgress(e *env, stage string) telemetry.ProgressFunc {
-	if e.screen == nil {
-		return progressLines(e.err, stage, clock.System)
+// a plain line now and then. Where the log is JSON it is a record of it.
+func newProgress(e *env, stage string, c clock.Clock) telemetry.ProgressFunc {
+	switch {
+	case e.cli.LogFormat == "json":
+		return nowAndThen(stage, c, func(s standing) { s.log(e.log) })
+	case e.screen == nil:
+		return nowAndThen(stage, c, func(s standing) { s.line(e.err) })
 	}
 	return e.screen.show
 }
 
-func progressLines(to io.Writer, stage string, c clock.Clock) telemetry.ProgressFunc {
+// standing is how far a stage is.
+type standing struct {
+	telemetry.Progress
+	since time.Duration // the stage began
+	rate  float64       // units per second
+	left  time.Duration // 0 when it is not known
+}
+
+// nowAndThen tells how far a stage is: after firstLine, then every lineEvery.
+func nowAndThen(stage string, c clock.Clock, tell func(standing)) telemetry.ProgressFunc {
 	start, current := c.Now(), ""
 	next := start.Add(firstLine)
 	return func(p telemetry.Progress) {
@@ -131,23 +146,29 @@ func progressLines(to io.Writer, stage string, c clock.Clock) telemetry.Progress
 			return
 		}
 		next = now.Add(lineEvery)
-		rate := float64(p.Done) / max(now.Sub(start).Seconds(), 0.001)
-		if p.Stage == "" {
-			p.Stage = stage
+		s := standing{Progress: p, since: now.Sub(start)}
+		s.Stage = cmp.Or(p.Stage, stage)
+		s.rate = float64(p.Done) / max(s.since.Seconds(), 0.001)
+		if p.Total > 0 && s.rate > 0 {
+			s.left = time.Duration(float64(p.Total-p.Done) / s.rate * float64(time.Second)).Round(time.Second)
 		}
-		if p.Total > 0 && rate > 0 {
-			left := time.Duration(float64(p.Total-p.Done) / rate * float64(time.Second)).Round(time.Second)
-			if p.Unit == "bytes" {
-				fmt.Fprintf(to, "%s: %.1f of %.1f MB, %.1f MB/s, %s left\n", p.Stage, float64(p.Done)/1e6, float64(p.Total)/1e6, rate/1e6, left)
-				return
-			}
-			fmt.Fprintf(to, "%s: %d of %d %s, %.0f/s, %s left\n", p.Stage, p.Done, p.Total, p.Unit, rate, left)
-			return
-		}
-		if p.Done == 0 { // not known yet, or never
-			fmt.Fprintf(to, "%s: for %s\n", p.Stage, now.Sub(start).Round(time.Second))
-			return
-		}
-		fmt.Fprintf(to, "%s: %d %s, %.0f/s\n", p.Stage, p.Done, p.Unit, rate)
+		tell(s)
 	}
+}
+
+func (s standing) line(to io.Writer) {
+	switch {
+	case s.Done == 0: // not known yet, or never
+		fmt.Fprintf(to, "%s: for %s\n", s.Stage, s.since.Round(time.Second))
+	case s.Total > 0 && s.Unit == "bytes":
+		fmt.Fprintf(to, "%s: %.1f of %.1f MB, %.1f MB/s, %s left\n", s.Stage, float64(s.Done)/1e6, float64(s.Total)/1e6, s.rate/1e6, s.left)
+	case s.Total > 0:
+		fmt.Fprintf(to, "%s: %d of %d %s, %.0f/s, %s left\n", s.Stage, s.Done, s.Total, s.Unit, s.rate, s.left)
+	default:
+		fmt.Fprintf(to, "%s: %d %s, %.0f/s\n", s.Stage, s.Done, s.Unit, s.rate)
+	}
+}
+
+func (s standing) log(to *slog.Logger) {
+	to.Info("progress", "stage", s.Stage, "done", s.Done, "total", s.Total, "unit", s.Unit, "per_second", math.Round(s.rate), "seconds_left", s.left.Seconds())
 }

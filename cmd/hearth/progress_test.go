@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -76,7 +77,7 @@ func TestBarsAndTextShareNoLine(t *testing.T) {
 func TestProgressLines(t *testing.T) {
 	var out bytes.Buffer
 	fake := clock.NewFake(time.Unix(0, 0))
-	report := progressLines(&out, "build", fake)
+	report := nowAndThen("build", fake, func(s standing) { s.line(&out) })
 	for _, p := range []telemetry.Progress{
 		{Stage: "a: open (download)", Unit: "bytes", Total: 80_000_000},
 		{Stage: "a: open (download)", Unit: "bytes", Done: 20_000_000, Total: 80_000_000},
@@ -100,5 +101,28 @@ write: for 10s
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// Where the log is JSON, progress is a record of it.
+// Seen red with plain lines: TestLogFormat of the end-to-end tests, on a slow machine.
+func TestProgressInJSON(t *testing.T) {
+	var out bytes.Buffer
+	fake := clock.NewFake(time.Unix(0, 0))
+	report := newProgress(&env{cli: &cli{LogFormat: "json"}, streams: streams{err: &out}, log: newLogger(&out, "json", "info")}, "build", fake)
+	report(telemetry.Progress{Stage: "write", Unit: "rows", Total: 9000})
+	fake.Advance(10 * time.Second)
+	report(telemetry.Progress{Stage: "write", Unit: "rows", Done: 3000, Total: 9000})
+	var got struct {
+		Msg, Stage, Unit string
+		Done, Total      int64
+		PerSecond        float64 `json:"per_second"`
+		SecondsLeft      float64 `json:"seconds_left"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%q: %v", out.String(), err)
+	}
+	if got.Msg != "progress" || got.Stage != "write" || got.Unit != "rows" || got.Done != 3000 || got.Total != 9000 || got.PerSecond != 300 || got.SecondsLeft != 20 {
+		t.Errorf("%s", out.String())
 	}
 }
