@@ -277,7 +277,7 @@ func TestProblems(t *testing.T) {
 	}{
 		"missing file":    {func(v *feature.View) { v.Source.Path = filepath.Join(s.dir, "none.parquet") }, []string{"none.parquet", "no such file"}},
 		"empty folder":    {func(v *feature.View) { v.Source.Path = filepath.Join(s.dir, "empty") }, []string{"empty", "no Parquet file"}},
-		"empty glob":      {func(v *feature.View) { v.Source.Path = filepath.Join(s.dir, "*.nothing") }, []string{"*.nothing", "no Parquet file"}},
+		"empty glob":      {func(v *feature.View) { v.Source.Path = filepath.Join(s.dir, "*.nothing") }, []string{"*.nothing", "no file matches"}},
 		"unreadable":      {func(v *feature.View) { v.Source.Path = bad }, []string{"x.parquet", "cannot be read as Parquet", "replace or remove"}},
 		"wrong column":    {func(v *feature.View) { v.Features[0].Name = "aa" }, []string{`no column "aa"`, "field_mapping"}},
 		"case":            {func(v *feature.View) { v.Features[0].Name = "A" }, []string{`did you mean "a"`}},
