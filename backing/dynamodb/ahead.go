@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash/crc32"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -111,19 +110,15 @@ func (k *getSink) takeAhead(resp *http.Response) bool {
 	b := buffers.Get().(*pageBuffer)
 	defer buffers.Put(b)
 	err := b.fillFrom(resp.Body, resp.ContentLength)
-	if err == nil && clean(resp, b.body) && bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, k.page) {
+	if err == nil && clean(resp, b.body) && k.decode(b) {
 		_ = resp.Body.Close() // everything of it was read
-		k.used = true
 		return true
 	}
-	read := []io.Reader{bytes.NewReader(bytes.Clone(b.body))}
 	if err != nil {
-		read = append(read, failing{err})
+		resp.Body = again(resp.Body, b.body, failing{err})
+	} else {
+		resp.Body = again(resp.Body, b.body)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(read...), resp.Body}
 	k.sent = &outcome{resp: resp}
 	return false
 }

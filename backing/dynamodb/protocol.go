@@ -175,14 +175,24 @@ func (k *getSink) take(resp *smithyhttp.Response) (done bool, err error) {
 	if err := b.fillFrom(resp.Body, resp.ContentLength); err != nil {
 		return false, &smithy.DeserializationError{Err: err}
 	}
-	// Escapes are read in place, and the text may still be needed.
-	if bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, k.page) {
-		k.used = true
+	if k.decode(b) {
 		return true, nil
 	}
-	resp.Body = struct {
+	resp.Body = again(resp.Body, b.body)
+	return false, nil
+}
+
+// decode reads the values of an answer that holds nothing else.
+func (k *getSink) decode(b *pageBuffer) bool {
+	// Escapes are read in place, and the text may still be needed.
+	k.used = bytes.IndexByte(b.body, '\\') < 0 && b.decodeGet(b.body, k.table, k.page)
+	return k.used
+}
+
+// again is body with what was read of it put back, and after it what else is to come.
+func again(body io.ReadCloser, read []byte, after ...io.Reader) io.ReadCloser {
+	return struct {
 		io.Reader
 		io.Closer
-	}{bytes.NewReader(bytes.Clone(b.body)), resp.Body}
-	return false, nil
+	}{io.MultiReader(append([]io.Reader{bytes.NewReader(bytes.Clone(read))}, after...)...), body}
 }
