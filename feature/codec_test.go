@@ -49,19 +49,7 @@ func TestGoldenPayload(t *testing.T) {
 	value := feature.AppendPayload(nil, feature.Header{Fingerprint: feature.Fingerprint(allFields), Version: version}, features)
 	tomb := feature.AppendPayload(nil, feature.Header{Fingerprint: feature.Fingerprint(allFields), Version: version, Tombstone: true}, nil)
 	got := fmt.Sprintf("fingerprint %016x\ncontent hash %016x\nvalue\n%s\ntombstone\n%s", feature.Fingerprint(allFields), feature.ContentHash(value), hex.Dump(value), hex.Dump(tomb))
-	path := filepath.Join("testdata", "payload_v1.golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the stored bytes changed:\n%s\nwant:\n%s", got, want)
-	}
+	pinned(t, "payload_v1.golden", got)
 	h, body, err := feature.ParsePayload(value)
 	if err != nil || h.Version != version || h.Tombstone {
 		t.Fatalf("ParsePayload = %+v, %v", h, err)
@@ -106,6 +94,24 @@ func genValue(t *rapid.T, typ feature.Type) feature.Value {
 		return feature.BytesValue(rapid.SliceOf(rapid.Byte()).Draw(t, "raw"))
 	}
 	return feature.TimestampValue(feature.Micros(rapid.Int64().Draw(t, "ts")))
+}
+
+// pinned compares stored bytes with the ones of a golden file.
+func pinned(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("the stored bytes changed:\n%s\nwant:\n%s", got, want)
+	}
 }
 
 // Every value of every type comes back exactly: int64 beyond 2^53, -0, every NaN, "",

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -60,19 +58,7 @@ func TestGoldenRuns(t *testing.T) {
 	version := feature.Version{Event: 1483272000000000, Created: 1483272000000001, Run: 42}
 	payload := feature.AppendPayload(nil, feature.Header{Fingerprint: feature.Fingerprint(fields), Version: version}, features)
 	got := fmt.Sprintf("content hash %016x\nvalue\n%s", feature.ContentHash(payload), hex.Dump(payload))
-	path := filepath.Join("testdata", "payload_v3.golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the stored bytes changed:\n%s\nwant:\n%s", got, want)
-	}
+	pinned(t, "payload_v3.golden", got)
 	if payload[0] != feature.FormatRuns || !feature.IsValue(payload) {
 		t.Errorf("format byte %d", payload[0])
 	}
