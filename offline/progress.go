@@ -3,6 +3,7 @@ package offline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hearthstore/hearth/feature"
@@ -27,10 +28,8 @@ func (d *dataset) follow(ctx context.Context) error {
 // honest is the total of a step where it is one, else 0: not known.
 func honest(stage string, total int64) int64 {
 	step := stage[strings.LastIndex(stage, ": ")+1:]
-	for _, s := range onePass {
-		if strings.TrimSpace(step) == s {
-			return total
-		}
+	if slices.Contains(onePass, strings.TrimSpace(step)) {
+		return total
 	}
 	return 0
 }
