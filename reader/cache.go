@@ -3,6 +3,7 @@ package reader
 import (
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -15,6 +16,7 @@ type entry struct {
 	schema    *schema
 	version   feature.Version
 	tombstone bool
+	era       uint32 // in the cache: that of its view when the tier was asked
 	features  []byte
 	offsets   []uint32 // where each value begins in features
 	freshTo   int64    // in the cache: served without asking a tier until then (Unix ns)
@@ -94,10 +96,17 @@ func (e *entry) fits(s *schema) bool {
 // keys that no tier has.
 type memory struct {
 	values *otter.Cache[feature.Ref, *entry]
-	absent *otter.Cache[feature.Ref, int64] // until when (Unix ns)
+	absent *otter.Cache[feature.Ref, absence]
+	eras   sync.Map // feature.ViewID -> *atomic.Uint32
 	ttl    time.Duration
 	stale  time.Duration
 	nttl   time.Duration
+}
+
+// absence is a key that no tier had.
+type absence struct {
+	until int64 // Unix ns
+	era   uint32
 }
 
 func newMemory(c CacheConfig) (*memory, error) {
@@ -109,7 +118,7 @@ func newMemory(c CacheConfig) (*memory, error) {
 		}
 	}
 	if c.NegativeEntries > 0 && c.NegativeTTL > 0 {
-		if m.absent, err = otter.New(&otter.Options[feature.Ref, int64]{MaximumSize: c.NegativeEntries}); err != nil {
+		if m.absent, err = otter.New(&otter.Options[feature.Ref, absence]{MaximumSize: c.NegativeEntries}); err != nil {
 			return nil, err
 		}
 	}
@@ -118,13 +127,14 @@ func newMemory(c CacheConfig) (*memory, error) {
 
 // lookup finds what may be served without asking a tier.
 func (m *memory) lookup(ref feature.Ref, s *schema, now int64) (e *entry, known bool) {
+	era := s.era.Load()
 	if m.values != nil {
-		if e, ok := m.values.GetIfPresent(ref); ok && now < e.freshTo && e.fits(s) {
+		if e, ok := m.values.GetIfPresent(ref); ok && now < e.freshTo && e.era == era && e.fits(s) {
 			return e, true
 		}
 	}
 	if m.absent != nil {
-		if until, ok := m.absent.GetIfPresent(ref); ok && now < until {
+		if a, ok := m.absent.GetIfPresent(ref); ok && now < a.until && a.era == era {
 			return nil, true
 		}
 	}
@@ -143,11 +153,13 @@ func (m *memory) lastKnown(ref feature.Ref, s *schema, now int64) *entry {
 }
 
 // put remembers e unless a newer version of the key is there, and returns the newer of
-// the two: an answer that was overtaken on its way never turns a reader back.
-func (m *memory) put(ref feature.Ref, e *entry, now int64) *entry {
+// the two: an answer that was overtaken on its way never turns a reader back. era is that of
+// the view before the tier was asked.
+func (m *memory) put(ref feature.Ref, e *entry, era uint32, now int64) *entry {
 	if m.values == nil {
 		return e
 	}
+	e.era = era
 	e.freshTo = now + int64(jittered(m.ttl))
 	e.staleTo = e.freshTo + int64(m.stale)
 	kept, _ := m.values.Compute(ref, func(old *entry, found bool) (*entry, otter.ComputeOp) {
@@ -165,9 +177,9 @@ func (m *memory) put(ref feature.Ref, e *entry, now int64) *entry {
 	return kept
 }
 
-func (m *memory) putAbsent(ref feature.Ref, now int64) {
+func (m *memory) putAbsent(ref feature.Ref, era uint32, now int64) {
 	if m.absent != nil {
-		m.absent.Set(ref, now+int64(jittered(m.nttl)))
+		m.absent.Set(ref, absence{until: now + int64(jittered(m.nttl)), era: era})
 	}
 }
 

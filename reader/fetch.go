@@ -62,6 +62,7 @@ type fetcher struct {
 type flight struct {
 	ref     feature.Ref
 	schema  *schema
+	era     uint32          // of the view when the flight began
 	ctx     context.Context // of the request that began it, without its end
 	mend    mend
 	queued  bool
@@ -139,7 +140,7 @@ func (f *fetcher) fetch(ctx context.Context, lookups []lookup, open int, fresh b
 				w.settled(l, errCapped)
 				continue
 			}
-			fl = &flight{ref: l.ref, schema: l.schema, ctx: detached, queued: true}
+			fl = &flight{ref: l.ref, schema: l.schema, era: l.era, ctx: detached, queued: true}
 			f.flights[l.ref] = fl
 			f.queue = append(f.queue, fl)
 		} else {

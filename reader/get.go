@@ -14,6 +14,7 @@ import (
 type lookup struct {
 	ref    feature.Ref
 	schema *schema
+	era    uint32 // of the view, before any tier was asked
 
 	entry  *entry
 	tier   feature.Tier
@@ -147,7 +148,7 @@ func (r *Reader) fromMemory(resp *Response, s *scratch, now int64, skip bool) er
 				n, ok = s.seen[ref]
 			}
 			if !ok {
-				s.lookups = append(s.lookups, lookup{ref: ref, schema: grp.schema})
+				s.lookups = append(s.lookups, lookup{ref: ref, schema: grp.schema, era: grp.schema.era.Load()})
 				n = int32(len(s.lookups))
 				if len(resp.cells) > 1 {
 					s.seen[ref] = n
@@ -185,7 +186,7 @@ func (r *Reader) finish(resp *Response, s *scratch) {
 		}
 		if l.err == nil {
 			if r.fetcher == nil { // else landed has done it
-				r.memory.putAbsent(l.ref, now)
+				r.memory.putAbsent(l.ref, l.era, now)
 			}
 			continue
 		}
@@ -289,7 +290,7 @@ func (r *Reader) takeOnline(s *scratch, got []feature.GetResult, n *tierCount, n
 			n.hits++
 			open--
 			l.done, l.entry, l.tier = true, e, feature.TierOnline
-			if kept := r.memory.put(l.ref, e, now); kept != e {
+			if kept := r.memory.put(l.ref, e, l.era, now); kept != e {
 				l.entry, l.tier = kept, feature.TierCache
 			}
 		}
@@ -331,7 +332,7 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult, 
 		fl.err = errAbsent
 		switch {
 		case !m.damaged:
-			r.memory.putAbsent(fl.ref, r.clock.Now().UnixNano())
+			r.memory.putAbsent(fl.ref, fl.era, r.clock.Now().UnixNano())
 		case r.repairer != nil:
 			r.repairer.discard(ctx, fl.ref)
 		}
@@ -344,7 +345,7 @@ func (r *Reader) landed(ctx context.Context, fl *flight, got feature.GetResult, 
 		return
 	}
 	n.hits++
-	fl.entry = r.memory.put(fl.ref, e, r.clock.Now().UnixNano())
+	fl.entry = r.memory.put(fl.ref, e, fl.era, r.clock.Now().UnixNano())
 	if m.missing && r.repairer != nil {
 		r.repairer.offer(ctx, fl.schema.view, fl.ref, got.Payload, m.damaged)
 	}

@@ -210,7 +210,7 @@ func TestEveryBitFlip(t *testing.T) {
 	for _, f := range fields {
 		v.Features = append(v.Features, feature.Feature{Field: f})
 	}
-	s := newSchema(v)
+	s := newSchema(v, &memory{})
 	payload := feature.AppendPayload(nil, feature.Header{Fingerprint: v.Fingerprint(), Version: feature.Version{Event: 5, Created: 6, Run: 7}}, body)
 	for bit := range len(payload) * 8 {
 		p := append([]byte(nil), payload...)

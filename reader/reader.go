@@ -260,7 +260,7 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Project != nil {
 		for i := range cfg.Project.Views {
 			v := &cfg.Project.Views[i]
-			r.schemas[v] = newSchema(v)
+			r.schemas[v] = newSchema(v, r.memory)
 		}
 		for i := range cfg.Project.Services {
 			s := &cfg.Project.Services[i]

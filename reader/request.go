@@ -57,10 +57,11 @@ type schema struct {
 	older       map[uint64]int // schemas to which features were added since: how many each has
 	ttl         time.Duration
 	keys        []feature.JoinKey
+	era         *atomic.Uint32 // counts how often everything of the view was forgotten
 }
 
-func newSchema(v *feature.View) *schema {
-	s := &schema{view: v, id: v.ID(), fingerprint: v.Fingerprint(), older: feature.OlderSchemas(v.Fields()), ttl: v.TTL, keys: slices.Clone(v.JoinKeys)}
+func newSchema(v *feature.View, m *memory) *schema {
+	s := &schema{view: v, id: v.ID(), fingerprint: v.Fingerprint(), older: feature.OlderSchemas(v.Fields()), ttl: v.TTL, keys: slices.Clone(v.JoinKeys), era: m.era(v.ID())}
 	slices.SortFunc(s.keys, func(a, b feature.JoinKey) int { return strings.Compare(a.Name, b.Name) })
 	for _, f := range v.Features {
 		s.wires = append(s.wires, wireOf(f.Type))
@@ -91,7 +92,7 @@ func (r *Reader) newPlan(sel *feature.Selection, count *serviceCount) (*plan, er
 	for i, g := range sel.Groups {
 		s := r.schemas[g.View]
 		if s == nil {
-			s = newSchema(g.View)
+			s = newSchema(g.View, r.memory)
 		}
 		p.groups[i] = group{schema: s, names: make([]string, len(s.keys))}
 		for k, jk := range s.keys {

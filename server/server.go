@@ -25,6 +25,8 @@ type Features interface {
 	Stats() reader.Stats
 	// Forget is told what this server has written, so that it is read next time.
 	Forget(refs ...feature.Ref)
+	// ForgetViews is told whose values a run of this server may have changed, for the same end.
+	ForgetViews(views ...feature.ViewID)
 }
 
 // Jobs is the writing work that requests may ask for. Its errors match the sentinels of

@@ -188,7 +188,7 @@ func (s *Server) materialize(w *reply, r *http.Request) error {
 	if async, err := strconv.ParseBool(r.URL.Query().Get("async")); err == nil && async {
 		return s.materializeAsync(w, r, job)
 	}
-	got, err := s.cfg.Jobs.Materialize(r.Context(), job)
+	got, err := s.run(r.Context(), job)
 	switch {
 	case errors.Is(err, feature.ErrLeaseHeld):
 		return writeJSON(w, http.StatusConflict, map[string]any{"error": err.Error(), "feature_views": s.feastNames(job.Views)})
@@ -200,6 +200,18 @@ func (s *Server) materialize(w *reply, r *http.Request) error {
 			fmt.Sprintf("run %d ended %s; hearth jobs history and hearth status say what is behind", got.Run, got.Status)}
 	}
 	return writeJSON(w, http.StatusOK, nil)
+}
+
+// run materializes, and has what it wrote read next time: also after an error, when a part
+// of it may be stored.
+func (s *Server) run(ctx context.Context, job MaterializeRequest) (MaterializeResult, error) {
+	got, err := s.cfg.Jobs.Materialize(ctx, job)
+	for i := range s.cfg.Project.Views {
+		if id := s.cfg.Project.Views[i].ID(); len(job.Views) == 0 || slices.Contains(job.Views, id.String()) {
+			s.cfg.Features.ForgetViews(id)
+		}
+	}
+	return got, err
 }
 
 // materializeRequest is the body of both paths.
@@ -271,7 +283,7 @@ func (s *Server) materializeAsync(w *reply, r *http.Request, job MaterializeRequ
 			s.mu.Unlock()
 			cancel()
 		}()
-		got, err := s.cfg.Jobs.Materialize(ctx, job)
+		got, err := s.run(ctx, job)
 		if err != nil {
 			s.cfg.Logger.Error("asynchronous materialize failed", "error", err)
 			return

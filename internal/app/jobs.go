@@ -36,6 +36,12 @@ func (r *JobReport) WriteTable(w io.Writer) error {
 
 // StartJobs runs the schedule until ctx ends.
 func (a *App) StartJobs(ctx context.Context) error {
+	return a.startJobs(ctx, func([]feature.ViewID) {})
+}
+
+// startJobs also tells materialized, at the end of each run that materializes, which views
+// it was about.
+func (a *App) startJobs(ctx context.Context, materialized func([]feature.ViewID)) error {
 	scheduled := 0
 	for _, j := range a.cfg.Jobs {
 		if j.Schedule != "" {
@@ -45,7 +51,7 @@ func (a *App) StartJobs(ctx context.Context) error {
 	if scheduled == 0 {
 		return usage("%s has no job with a schedule", a.cfg.Path)
 	}
-	s, err := a.scheduler(ctx)
+	s, err := a.scheduler(ctx, materialized)
 	if err != nil {
 		return err
 	}
@@ -60,7 +66,7 @@ func (a *App) RunJob(ctx context.Context, name, taskToken string) (*JobReport, e
 		if a.cfg.Job(name) == nil {
 			return jobs.Outcome{}, usage("unknown job %q: %s declares %s", name, a.cfg.Path, a.jobNames())
 		}
-		s, err := a.scheduler(ctx)
+		s, err := a.scheduler(ctx, func([]feature.ViewID) {})
 		if err != nil {
 			return jobs.Outcome{}, err
 		}
@@ -94,14 +100,14 @@ func (a *App) jobNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (a *App) scheduler(ctx context.Context) (*jobs.Scheduler, error) {
+func (a *App) scheduler(ctx context.Context, materialized func([]feature.ViewID)) (*jobs.Scheduler, error) {
 	runner, l, err := a.runner(ctx)
 	if err != nil {
 		return nil, err
 	}
 	cfg := jobs.SchedulerConfig{Runner: runner, Ledger: l, Holder: a.holder, ConfigDigest: a.cfg.Digest, Clock: a.clock, Logger: a.log}
 	for i := range a.cfg.Jobs {
-		j, err := a.job(&a.cfg.Jobs[i])
+		j, err := a.job(&a.cfg.Jobs[i], materialized)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +117,7 @@ func (a *App) scheduler(ctx context.Context) (*jobs.Scheduler, error) {
 }
 
 // job turns a declared job into one that runs.
-func (a *App) job(c *config.Job) (jobs.Job, error) {
+func (a *App) job(c *config.Job, materialized func([]feature.ViewID)) (jobs.Job, error) {
 	j := jobs.Job{Name: c.Name, Kind: c.Kind(), CatchUp: jobs.CatchUp(c.CatchUp), Timeout: c.Timeout, Retries: c.Retries}
 	if c.Schedule != "" {
 		var err error
@@ -130,6 +136,7 @@ func (a *App) job(c *config.Job) (jobs.Job, error) {
 		j.Leases = leases
 		fn = func(ctx context.Context, run uint64) (jobs.Result, error) {
 			_, result, err := a.materialize(ctx, run, req)
+			materialized(viewIDs(req.Views)) // also after an error: a part of it may be stored
 			return result, err
 		}
 	case c.Dataset != nil:
@@ -212,7 +219,7 @@ func (a *App) ListJobs(context.Context) (*JobList, error) {
 	now := a.clock.Now()
 	for i := range a.cfg.Jobs {
 		c := &a.cfg.Jobs[i]
-		j, err := a.job(c)
+		j, err := a.job(c, func([]feature.ViewID) {})
 		if err != nil {
 			return nil, err
 		}

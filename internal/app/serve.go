@@ -97,7 +97,7 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) (err error) {
 	if !o.Jobs {
 		return s.Serve(ctx, l)
 	}
-	return a.serveWithJobs(ctx, func(ctx context.Context) error { return s.Serve(ctx, l) })
+	return a.serveWithJobs(ctx, func(ids []feature.ViewID) { features.ForgetViews(ids...) }, func(ctx context.Context) error { return s.Serve(ctx, l) })
 }
 
 // serverConfig is what the configuration and the flags say of the server.
@@ -140,13 +140,14 @@ func (a *App) warmEmbedded(ctx context.Context) (wait func()) {
 }
 
 // serveWithJobs runs server and schedule side by side; the end of one is the end of both.
-func (a *App) serveWithJobs(ctx context.Context, serve func(context.Context) error) error {
+// materialized has the server read what the schedule wrote.
+func (a *App) serveWithJobs(ctx context.Context, materialized func([]feature.ViewID), serve func(context.Context) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	scheduled := make(chan error, 1)
 	go func() {
 		defer stop()
-		scheduled <- a.StartJobs(ctx)
+		scheduled <- a.startJobs(ctx, materialized)
 	}()
 	err := serve(ctx)
 	stop()

@@ -10,9 +10,9 @@ import (
 )
 
 // hearth serve --jobs runs the schedule in the same process: what it materializes is served
-// without another command. Spans reach the collector, and the last of them after the signal
-// to end. Seen red with the tracer not
-// shut down.
+// without another command, also for a key that was read before and that the cache remembers as absent.
+// Spans reach the collector, and the last of them after the signal to end. Seen red with the
+// tracer not shut down, and with the scheduler's run not told to the reader.
 func TestServeRunsTheSchedule(t *testing.T) {
 	t.Parallel()
 	traces := make(chan string, 1000)
@@ -28,7 +28,7 @@ func TestServeRunsTheSchedule(t *testing.T) {
 	r.edit(func(s string) string {
 		s, _, _ = strings.Cut(s, "\njobs:")
 		s = replaceLine(t, s, "server:", `server: {tracing: {otlp_endpoint: "`+collector.URL+`"}}`)
-		return s + "\njobs:\n  - {name: fill, schedule: \"@every 1s\", materialize: {feature_views: [credit_history]}}\n"
+		return s + "\nreader: {negative_ttl: 1h}\njobs:\n  - {name: fill, schedule: \"@every 1s\", materialize: {feature_views: [credit_history]}}\n"
 	})
 	server := r.serve("--jobs")
 	const read = `{"features": ["credit_history:hard_pulls"], "entities": [{"dob_ssn": "19530219_5179"}]}`
