@@ -216,7 +216,7 @@ func (r *Rewarmer) Run(ctx context.Context, req Request) (*Report, error) {
 func (r *Rewarmer) run(ctx context.Context, req Request, rep *Report) error {
 	views, err := r.check(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("rewarm: %w", err)
 	}
 	warmth, err := r.warmth(ctx)
 	if err != nil {
@@ -334,10 +334,7 @@ func (r *Rewarmer) check(req Request) (viewSet, error) {
 	if !(req.Verify >= 0 && req.Verify <= 1) {
 		add(fmt.Sprintf("a share of %v of the keys to verify", req.Verify), "give 0 to 1")
 	}
-	if err := ps.Err(); err != nil {
-		return views, fmt.Errorf("rewarm: %w", err)
-	}
-	return views, nil
+	return views, ps.Err()
 }
 
 func (r *Rewarmer) viewNames() string {

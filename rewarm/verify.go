@@ -90,7 +90,7 @@ func (r *Rewarmer) Verify(ctx context.Context, req VerifyRequest) (*VerifyReport
 	rep := &VerifyReport{Fraction: req.Fraction, Examples: []Difference{}, UpperBound95: 1}
 	views, err := r.check(Request{Views: req.Views, Segments: req.Segments, MaxReadRate: req.MaxReadRate, Verify: req.Fraction})
 	if err != nil {
-		return rep, err
+		return rep, fmt.Errorf("verify: %w", err)
 	}
 	if req.Fraction == 0 {
 		return rep, fmt.Errorf("verify: %w: the fraction of keys must be above 0, at most 1", feature.ErrInvalid)

@@ -230,6 +230,24 @@ func TestVerifyCountsUnreadable(t *testing.T) {
 	}
 }
 
+// A comparison reads the table no faster than it is told to, like a rewarm.
+// Seen red with: the scanner of a comparison without the rate.
+func TestVerifyPacing(t *testing.T) {
+	t.Parallel()
+	w, _ := warm(t, 1, 100)
+	w.table.unit = 128
+	began := w.clock.Now()
+	rep := w.verify(VerifyRequest{Fraction: 1, MaxReadRate: 256})
+	took := w.clock.Now().Sub(began).Seconds() // of the fake clock
+	// All but what the first pages took on credit (one per worker) is paid by waiting.
+	if least := (rep.ReadUnits - 4*128) / 256; rep.ReadUnits < 8*128 || took < least || took > rep.ReadUnits/256+2 {
+		t.Errorf("%.0f units in %.2f s, want about %.2f s", rep.ReadUnits, took, rep.ReadUnits/256)
+	}
+	if _, err := w.rewarmer().Verify(context.Background(), VerifyRequest{Fraction: 1, MaxReadRate: -1}); !errors.Is(err, feature.ErrInvalid) {
+		t.Errorf("a negative rate: %v", err)
+	}
+}
+
 func TestVerifyFaults(t *testing.T) {
 	t.Parallel()
 	w, _ := warm(t, 1, 10)

@@ -125,6 +125,7 @@ type verifyCmd struct {
 	FeatureViews []string `help:"Views to compare, name or name@n (default all)." placeholder:"VIEW"`
 	Repair       bool     `help:"Write what is missing or older in Redis."`
 	Seed         uint64   `help:"Seed of the sample; the same seed compares the same keys." placeholder:"N"`
+	MaxReadRate  float64  `help:"At most this many read units a second from the table." placeholder:"RCU"`
 }
 
 // Help is shown by hearth verify --help.
@@ -135,13 +136,14 @@ gives the share of bad keys that is not exceeded with 95 % confidence.
 Examples:
   hearth verify
   hearth verify --fraction 0.01 --json
+  hearth verify --max-read-rate 500    # leaves the table to the readers
   hearth verify --repair`
 }
 
 // Run carries out the command.
 func (c *verifyCmd) Run(e *env) error {
 	return e.with("verify", func(a *app.App) error {
-		report, err := a.Verify(e.ctx, app.VerifyOptions{Fraction: c.Fraction, Views: c.FeatureViews, Repair: c.Repair, Seed: c.Seed})
+		report, err := a.Verify(e.ctx, app.VerifyOptions{Fraction: c.Fraction, Views: c.FeatureViews, Repair: c.Repair, Seed: c.Seed, MaxReadRate: c.MaxReadRate})
 		return conclude(e, report, err, func(report *rewarm.VerifyReport) error {
 			switch {
 			case report.OK():

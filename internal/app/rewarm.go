@@ -188,6 +188,8 @@ type VerifyOptions struct {
 	Views    []string
 	Repair   bool
 	Seed     uint64
+	// MaxReadRate is the most read units a second from the table; 0 for no bound.
+	MaxReadRate float64
 }
 
 // Verify compares the tiers.
@@ -207,7 +209,7 @@ func (a *App) Verify(ctx context.Context, o VerifyOptions) (*rewarm.VerifyReport
 	if err != nil {
 		return nil, err
 	}
-	report, err := rw.Verify(ctx, rewarm.VerifyRequest{Fraction: o.Fraction, Seed: o.Seed, Views: views, Repair: o.Repair})
+	report, err := rw.Verify(ctx, rewarm.VerifyRequest{Fraction: o.Fraction, Seed: o.Seed, Views: views, Repair: o.Repair, MaxReadRate: o.MaxReadRate})
 	if err == nil && o.Repair && o.Fraction == 1 && len(views) == 0 && report.OK() {
 		err = repair.Done(ctx)
 	}

@@ -64,6 +64,7 @@ func TestBadInputIsAClearError(t *testing.T) {
 		{"duplicate names", replace("- name: credit_history", "- name: zipcode_features"), []string{"validate"}, 2, []string{"hearth.yaml:", "zipcode_features"}},
 		{"unknown key", replace("server: {listen", "servre: {listen"), []string{"validate"}, 2, []string{"hearth.yaml:", "servre", "server"}},
 		{"bad cron line", replace(`"5 * * * *"`, `"5 * * *"`), []string{"validate"}, 2, []string{"hearth.yaml:", "5 * * *"}},
+		{"negative rate", func(*repo) {}, []string{"verify", "--max-read-rate=-1"}, 2, []string{"negative rate"}},
 		{"unknown flag", func(*repo) {}, []string{"materialize", "--fast"}, 2, []string{"--fast", "--help"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
