@@ -188,6 +188,9 @@ type LatestRequest struct {
 	Shard      int // with Shards > 1: only the entities of this shard, by key hash
 	Shards     int
 	Reject     func(Reject) // may be nil
+	// Downloaded is told, before the first row, how many bytes are here of those that the read
+	// has to download, from one goroutine at a time. May be nil.
+	Downloaded func(done, total int64)
 }
 
 // LatestStats is what a read of latest values saw.

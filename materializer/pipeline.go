@@ -260,7 +260,7 @@ func (p *pipeline) acknowledge(b *batch) {
 	}
 	p.mu.Lock()
 	p.done += n
-	p.m.cfg.Progress.Report(telemetry.Progress{Stage: "materialize " + p.view.ID().String(), Unit: "rows", Done: p.done})
+	p.m.cfg.Progress.Report(telemetry.Progress{Stage: stage(p.view), Unit: "rows", Done: p.done})
 	p.mu.Unlock()
 }
 

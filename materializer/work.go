@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/hearthstore/hearth/feature"
+	"github.com/hearthstore/hearth/internal/telemetry"
 )
 
 // work is the materialization of one view within one run.
@@ -207,8 +208,20 @@ func (w *work) heal(ctx context.Context) error {
 
 func (w *work) request(files []feature.File, reject func(feature.Reject)) feature.LatestRequest {
 	return feature.LatestRequest{View: w.view, Files: files, Start: w.run.req.Start, End: w.run.end,
-		Shard: w.run.req.Shard, Shards: w.run.req.Shards, Reject: reject}
+		Shard: w.run.req.Shard, Shards: w.run.req.Shards, Reject: reject, Downloaded: w.downloaded}
 }
+
+// downloaded passes on how far the download of a chunk is. When it is through the source is
+// read, which takes a while until the first rows come: that is no download any more.
+func (w *work) downloaded(done, total int64) {
+	w.m.cfg.Progress.Report(telemetry.Progress{Stage: stage(w.view) + " (download)", Unit: "bytes", Done: done, Total: total})
+	if done == total {
+		w.m.cfg.Progress.Report(telemetry.Progress{Stage: stage(w.view), Unit: "rows"})
+	}
+}
+
+// stage names the work on a view in reports of progress.
+func stage(v *feature.View) string { return "materialize " + v.ID().String() }
 
 // took adds what was seen of the files of a chunk.
 func (w *work) took(files []feature.File, s feature.LatestStats) {

@@ -41,6 +41,7 @@ func (e *Engine) Latest(ctx context.Context, req feature.LatestRequest, emit fun
 			err = fmt.Errorf("latest of view %s: %w", req.View.ID(), e.explain(err))
 		}
 	}()
+	s.downloaded = req.Downloaded
 	only := req.Files
 	if req.View.Source.Query != "" {
 		only = nil
