@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hearthstore/hearth/feature"
@@ -20,16 +21,17 @@ func isCSV(path string) bool {
 //
 // A CSV file has no types, and DuckDB guesses them. Where a guess would change what is
 // written there, the column stays text: numbers with leading zeros or more digits than
-// their type holds, dates in any but ISO order, and the columns named in text. Times in
-// timeColumn must be ISO 8601: a day that is taken for a month could leak the future.
-func (s *session) convertCSV(ctx context.Context, files []located, timeColumn string, text map[string]bool) ([]located, error) {
+// their type holds, dates in any but ISO order, and the columns of keys of type string. Times in
+// timeColumn must be ISO 8601: a day that is taken for a month could leak the future; and columns
+// of integer keys must hold whole numbers, since a key of another type matches nothing.
+func (s *session) convertCSV(ctx context.Context, files []located, timeColumn string, keys map[string]feature.Type) ([]located, error) {
 	var out []located
 	for i, f := range files {
 		if f.Size == 0 {
 			return nil, feature.Problems{withRemedy(spineProblem("path", "%s is empty: it has no line that names the columns", f.Path), "remove the file, or write it again")}
 		}
 		local := filepath.Join(s.dir, fmt.Sprintf("spine%d.parquet", i))
-		if err := s.convertOne(ctx, f, local, timeColumn, text); err != nil {
+		if err := s.convertOne(ctx, f, local, timeColumn, keys); err != nil {
 			return nil, err
 		}
 		var rows int64
@@ -47,7 +49,7 @@ func (s *session) convertCSV(ctx context.Context, files []located, timeColumn st
 	return out, nil
 }
 
-func (s *session) convertOne(ctx context.Context, f located, to, timeColumn string, text map[string]bool) error {
+func (s *session) convertOne(ctx context.Context, f located, to, timeColumn string, keys map[string]feature.Type) error {
 	read := func(options string) string {
 		return fmt.Sprintf("read_csv(%s, header = true, sample_size = -1, parallel = false%s)", sql.Literal(f.local), options)
 	}
@@ -72,17 +74,30 @@ func (s *session) convertOne(ctx context.Context, f located, to, timeColumn stri
 	for name := range guessed {
 		columns = append(columns, name)
 	}
+	slices.Sort(columns)
 	forced, star := []string{}, "*"
-	force := func(name string) { forced = append(forced, sql.Literal(name)+": 'VARCHAR'") }
+	force := func(name, kind string) { forced = append(forced, sql.Literal(name)+": "+sql.Literal(kind)) }
+	var problems feature.Problems
 	for _, name := range columns {
 		var harm string
 		col := sql.Ident(name)
 		switch base, _, _ := strings.Cut(guessed[name], "("); {
 		case name == timeColumn && base != "BOOLEAN": // checked and cast below
-			force(name)
+			force(name, "VARCHAR")
 			continue
-		case text[name] && base != "VARCHAR":
-			force(name)
+		case keys[name] == feature.String:
+			force(name, "VARCHAR")
+			continue
+		case keys[name] == feature.Int64 || keys[name] == feature.Int32:
+			bad, first, err := s.notWhole(ctx, name, read(", all_varchar = true"))
+			if err != nil {
+				return unreadable(err)
+			}
+			if bad > 0 {
+				problems = append(problems, withRemedy(spineProblem("join_keys", "%s: %d rows have no whole number in column %q, the first is row %d below the line that names the columns", f.Path, bad, name, first),
+					"the join key is %s: write 1203, without a fraction or leading zeros, and nothing where there is no key", keys[name]))
+			}
+			force(name, "BIGINT") // also where all are empty, and the guess is text
 			continue
 		case integers[base].fits64 || base == "HUGEINT" || base == "DOUBLE":
 			harm = fmt.Sprintf("regexp_full_match(%s, '[+-]?0[0-9]+([.].*)?')", col)
@@ -99,8 +114,11 @@ func (s *session) convertOne(ctx context.Context, f located, to, timeColumn stri
 			return unreadable(err)
 		}
 		if n > 0 {
-			force(name)
+			force(name, "VARCHAR")
 		}
+	}
+	if len(problems) > 0 {
+		return problems
 	}
 	options := ""
 	if len(forced) > 0 {
@@ -154,6 +172,16 @@ func csvFault(err error) string {
 		return "no columns can be told from it"
 	}
 	return strings.Join(out, ", ")
+}
+
+// notWhole counts the rows of a CSV file whose column is neither empty nor a whole number as
+// it would be written again, and finds the first of them.
+func (s *session) notWhole(ctx context.Context, column, from string) (bad, first int64, err error) {
+	col := sql.Ident(column)
+	whole := fmt.Sprintf("regexp_full_match(trim(%s), '[+-]?(0|[1-9][0-9]*)') AND TRY_CAST(%s AS BIGINT) IS NOT NULL", col, col)
+	query := fmt.Sprintf("SELECT count(*), coalesce(min(n), 0) FROM (SELECT row_number() OVER () AS n, %s IS NULL OR (%s) AS fits FROM %s) WHERE NOT fits", col, whole, from)
+	err = s.QueryRow(ctx, query, &bad, &first)
+	return bad, first, err
 }
 
 // isoTime renders the columns of a CSV file with its label time cast, and refuses times

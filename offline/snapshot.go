@@ -119,8 +119,8 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 	return fmt.Sprintf("SELECT %s, make_timestamptz(%d) AS %s FROM %s ORDER BY file_index, file_row_number", star, int64(req.At), sql.Ident(SnapshotTime), from), nil
 }
 
-// entityText are the columns of the entity file that hold join keys of type string.
-func (d *dataset) entityText(req SnapshotRequest) map[string]bool {
+// entityText are the columns of the entity file that hold join keys, and their types.
+func (d *dataset) entityText(req SnapshotRequest) map[string]feature.Type {
 	with := d.req
 	with.Spine.JoinKeys = req.JoinKeys
 	return with.textKeys()

@@ -30,9 +30,9 @@ func spineProblem(field, format string, args ...any) feature.Problem {
 	return feature.Problem{Path: "spine." + field, Message: fmt.Sprintf(format, args...)}
 }
 
-// openSpine binds the spine. Columns of a CSV file that are named in text are taken as they
-// are written. Problems are returned as feature.Problems.
-func (s *session) openSpine(ctx context.Context, spec Spine, text map[string]bool) (*spine, error) {
+// openSpine binds the spine. keys are the types of its columns that hold join keys, for a CSV
+// file. Problems are returned as feature.Problems.
+func (s *session) openSpine(ctx context.Context, spec Spine, keys map[string]feature.Type) (*spine, error) {
 	files, err := s.engine.list(ctx, spec.Path)
 	if err != nil {
 		return nil, feature.Problems{spineProblem("path", "%v", err)}
@@ -48,7 +48,7 @@ func (s *session) openSpine(ctx context.Context, spec Spine, text map[string]boo
 	sp := &spine{files: files, timeCol: spec.TimestampField, types: map[string]string{}}
 	readable := files
 	if isCSV(files[0].Path) {
-		if readable, err = s.convertCSV(ctx, files, spec.TimestampField, text); err != nil {
+		if readable, err = s.convertCSV(ctx, files, spec.TimestampField, keys); err != nil {
 			return nil, err
 		}
 	}
@@ -154,13 +154,14 @@ func needs(labels timeRange, v *feature.View) timeRange {
 	return timeRange{feature.NoTime, labels.hi}
 }
 
-// textKeys are the spine columns that hold join keys of type string.
-func (req *DatasetRequest) textKeys() map[string]bool {
-	columns := map[string]bool{}
+// textKeys are the spine columns that hold join keys, and the types of the keys, for files in
+// which all is text. What is a string to one view is one.
+func (req *DatasetRequest) textKeys() map[string]feature.Type {
+	columns := map[string]feature.Type{}
 	for _, g := range req.Selection.Groups {
 		for _, jk := range g.View.JoinKeys {
-			if jk.Type == feature.String {
-				columns[req.keyColumn(g, jk.Name)] = true
+			if column := req.keyColumn(g, jk.Name); columns[column] != feature.String {
+				columns[column] = jk.Type
 			}
 		}
 	}
