@@ -157,7 +157,8 @@ func TestPoliciesAreLeastPrivilege(t *testing.T) {
 	}
 }
 
-// TestStateMachines: every transition leads to a state, and every command and flag exists.
+// TestStateMachines: every transition leads to a state, no two states have one name, and every
+// command and flag exists. Seen red with a state of a map called as one outside of it.
 func TestStateMachines(t *testing.T) {
 	t.Parallel()
 	commands := sources(t, "../cmd/hearth")
@@ -171,7 +172,23 @@ func TestStateMachines(t *testing.T) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		m.check(t, file, commands)
+		names := m.names()
+		slices.Sort(names)
+		if distinct := slices.Compact(slices.Clone(names)); len(distinct) != len(names) {
+			t.Errorf("%s: two states of one name, which Step Functions refuses: %q", file, names)
+		}
 	}
+}
+
+// names lists the states, those of its maps among them.
+func (m *stateMachine) names() (names []string) {
+	for name, s := range m.States {
+		names = append(names, name)
+		if s.ItemProcessor != nil {
+			names = append(names, s.ItemProcessor.names()...)
+		}
+	}
+	return names
 }
 
 // TestRewarmIsDistributed: the rewarm's parts are the children of a Distributed Map, are all

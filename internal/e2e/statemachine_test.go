@@ -22,19 +22,23 @@ type machine struct {
 	StartAt string
 	States  map[string]*state
 
-	run  func(args []string) int // the exit code of a container's command
+	run  func(args []string) int // the exit code of a container's command, or notRun
 	name string                  // of the execution
 }
 
+// notRun stands for a container that ECS did not start.
+const notRun = -2
+
 type state struct {
-	Type, Next, Default, Error     string
-	End                            bool
-	Resource, ItemsPath, CausePath string
-	Parameters, ItemSelector       any
-	ResultPath                     *string
-	ItemProcessor                  *machine
-	Choices                        []struct {
-		And  []condition
+	Type, Next, Default, Error               string
+	End                                      bool
+	Resource, ItemsPath, Cause, CausePath    string
+	Parameters, ItemSelector, ResultSelector any
+	ResultPath                               json.RawMessage // null drops the result; without it the result is all that goes on
+	ItemProcessor                            *machine
+	Choices                                  []struct {
+		condition
+		And  []condition // in its place
 		Next string
 	}
 	Retry []struct {
@@ -51,6 +55,8 @@ type condition struct {
 	Variable      string
 	IsPresent     *bool
 	NumericEquals *float64
+	StringEquals  *string
+	BooleanEquals *bool
 }
 
 // stateError is how an execution fails.
@@ -72,8 +78,8 @@ func loadMachine(t *testing.T, path, name string, run func([]string) int) *machi
 	return m
 }
 
-// execute runs the machine on an input.
-func (m *machine) execute(input map[string]any, item any) error {
+// execute runs the machine on an input and returns its output.
+func (m *machine) execute(input map[string]any, item any) (any, error) {
 	data := map[string]any{}
 	for k, v := range input {
 		data[k] = v
@@ -81,26 +87,38 @@ func (m *machine) execute(input map[string]any, item any) error {
 	for at := m.StartAt; ; {
 		s := m.States[at]
 		if s == nil {
-			return &stateError{"States.Runtime", "no state " + at}
+			return nil, &stateError{"States.Runtime", "no state " + at}
 		}
 		out, err := m.step(s, data, item)
 		if err != nil {
 			next, caught := s.caught(data, err)
 			if !caught {
-				return err
+				return nil, err
 			}
 			at = next
 			continue
 		}
-		if s.Type == "Choice" {
+		switch s.Type {
+		case "Choice":
 			at = s.choose(data)
 			continue
+		case "Succeed":
+			return data, nil
 		}
+		var path *string
 		if s.ResultPath != nil {
-			data[strings.TrimPrefix(*s.ResultPath, "$.")] = out
+			if err := json.Unmarshal(s.ResultPath, &path); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case path != nil:
+			data[strings.TrimPrefix(*path, "$.")] = out
+		case s.ResultPath == nil:
+			data, _ = out.(map[string]any)
 		}
 		if s.End {
-			return nil
+			return data, nil
 		}
 		at = s.Next
 	}
@@ -134,25 +152,33 @@ func (m *machine) once(s *state, data map[string]any, item any) (any, error) {
 	switch s.Type {
 	case "Pass":
 		return v.fill(s.Parameters), nil
-	case "Choice":
+	case "Choice", "Succeed":
 		return nil, nil
 	case "Fail":
-		return nil, &stateError{s.Error, fmt.Sprint(v.eval(s.CausePath))}
+		cause := s.Cause
+		if s.CausePath != "" {
+			cause = fmt.Sprint(v.eval(s.CausePath))
+		}
+		return nil, &stateError{s.Error, cause}
 	case "Map":
 		items, _ := v.eval(s.ItemsPath).([]any)
 		var g errgroup.Group
-		for _, item := range items {
+		outputs := make([]any, len(items))
+		for i, item := range items {
 			inner := v
 			inner.context = map[string]any{"Execution": v.context["Execution"], "Map": map[string]any{"Item": map[string]any{"Value": item}}}
 			input, _ := inner.fill(s.ItemSelector).(map[string]any)
 			child := *s.ItemProcessor
 			child.run, child.name = m.run, "child"
-			g.Go(func() error { return child.execute(input, item) })
+			g.Go(func() (err error) {
+				outputs[i], err = child.execute(input, item)
+				return err
+			})
 		}
 		if err := g.Wait(); err != nil {
 			return nil, &stateError{"States.ExceedToleratedFailureThreshold", err.Error()}
 		}
-		return items, nil
+		return outputs, nil
 	case "Task":
 		p, _ := v.fill(s.Parameters).(map[string]any)
 		overrides, _ := p["Overrides"].(map[string]any)
@@ -162,12 +188,18 @@ func (m *machine) once(s *state, data map[string]any, item any) (any, error) {
 		for _, a := range container["Command"].([]any) {
 			args = append(args, fmt.Sprint(a))
 		}
-		if code := m.run(args); code != 0 {
+		switch code := m.run(args); {
+		case code == notRun:
+			return nil, &stateError{"ECS.AccessDeniedException", "no access"}
+		case code != 0:
 			cause, err := json.Marshal(map[string]any{"Containers": []any{map[string]any{"Name": container["Name"], "ExitCode": code}}})
 			if err != nil {
 				return nil, err
 			}
 			return nil, &stateError{"States.TaskFailed", string(cause)}
+		}
+		if s.ResultSelector != nil {
+			return v.fill(s.ResultSelector), nil
 		}
 		return map[string]any{}, nil
 	}
@@ -175,7 +207,7 @@ func (m *machine) once(s *state, data map[string]any, item any) (any, error) {
 }
 
 func matches(names []string, name string) bool {
-	return slices.Contains(names, name) || slices.Contains(names, "States.TaskFailed") && !strings.HasPrefix(name, "States.Exceed")
+	return slices.Contains(names, name) || slices.Contains(names, "States.ALL") || slices.Contains(names, "States.TaskFailed") && !strings.HasPrefix(name, "States.Exceed")
 }
 
 func (s *state) caught(data map[string]any, err error) (next string, ok bool) {
@@ -196,13 +228,22 @@ func (s *state) choose(data map[string]any) string {
 	v := scope{data: data}
 	for _, c := range s.Choices {
 		holds := true
-		for _, and := range c.And {
+		for _, and := range slices.Concat(c.And, []condition{c.condition}) {
+			if and.Variable == "" {
+				continue
+			}
 			got := v.eval(and.Variable)
 			if and.IsPresent != nil {
 				holds = holds && (got != nil) == *and.IsPresent
 			}
 			if and.NumericEquals != nil {
 				holds = holds && got == *and.NumericEquals
+			}
+			if and.StringEquals != nil {
+				holds = holds && got == *and.StringEquals
+			}
+			if and.BooleanEquals != nil {
+				holds = holds && got == *and.BooleanEquals
 			}
 		}
 		if holds {
@@ -266,6 +307,15 @@ func (v scope) eval(text string) any {
 }
 
 func walk(in any, path string) any {
+	before, after, all := strings.Cut(path, "[*].")
+	if all {
+		list, _ := walk(in, before).([]any)
+		out := make([]any, len(list))
+		for i := range list {
+			out[i] = walk(list[i], after)
+		}
+		return out
+	}
 	for _, part := range strings.Split(strings.ReplaceAll(path, "[", ".["), ".") {
 		if index, is := strings.CutPrefix(part, "["); is {
 			list, _ := in.([]any)
@@ -316,6 +366,9 @@ func intrinsic(name string, args []any) any {
 			out = append(out, n)
 		}
 		return out
+	case "States.ArrayContains":
+		list, _ := args[0].([]any)
+		return slices.Contains(list, args[1])
 	case "States.StringToJson":
 		var out any
 		if json.Unmarshal([]byte(args[0].(string)), &out) != nil {
@@ -328,7 +381,7 @@ func intrinsic(name string, args []any) any {
 
 // The state machine of a rewarm, run with the real binary: its command lines are understood,
 // the parts together bring everything, one that fails is tried again and goes on, and the
-// exit codes of summary and verification end the execution by their names.
+// exit codes of summary and verification, or ECS, end the execution by their names.
 // Seen red with: a flag renamed in the state machine; the part left out of the command (each
 // task does everything); the code of partial and differences exchanged; no catch.
 func TestStateMachineOfRewarm(t *testing.T) {
@@ -383,6 +436,12 @@ func TestStateMachineOfRewarm(t *testing.T) {
 			}
 			return -1
 		}, "Hearth.Failed", 6},
+		{"not-started", func(what string, _ int) int {
+			if what == "summary" {
+				return notRun
+			}
+			return -1
+		}, "Hearth.NotRun", 5},
 	} {
 		lose()
 		var (
@@ -402,7 +461,7 @@ func TestStateMachineOfRewarm(t *testing.T) {
 			counts[what]++
 			code := c.instead(what, counts[what])
 			mu.Unlock()
-			if code >= 0 {
+			if code != -1 {
 				return code
 			}
 			res := r.run(args...)
@@ -424,7 +483,7 @@ func TestStateMachineOfRewarm(t *testing.T) {
 			}
 			return res.code
 		})
-		err := m.execute(map[string]any{"cluster": "c", "task_definition": "t", "subnets": []any{"s"}, "security_groups": []any{"g"}, "segments": 10.0, "tasks": 4.0}, nil)
+		_, err := m.execute(map[string]any{"cluster": "c", "task_definition": "t", "subnets": []any{"s"}, "security_groups": []any{"g"}, "segments": 10.0, "tasks": 4.0}, nil)
 		var fault *stateError
 		if failed := errors.As(err, &fault); c.want == "" && err != nil || c.want != "" && (!failed || fault.name != c.want) {
 			t.Errorf("%s: it ended with %v, want %q", c.name, err, c.want)
