@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
@@ -116,16 +117,16 @@ func (d *dataset) auditViews(ctx context.Context, labels string) error {
 	for i := range m.Views {
 		v := &m.Views[i]
 		ttl := int64(d.req.Selection.Groups[i].View.TTL / time.Microsecond)
-		leak, stale := "m.ev > o.t OR o.t IS NULL", "false"
+		leak, stale := "ev > t OR t IS NULL", "false"
 		if d.req.KnownAt {
-			leak += " OR m.cr > o.t"
+			leak += " OR cr > t"
 		}
 		if ttl > 0 {
-			stale = fmt.Sprintf("o.t::HUGEINT - m.ev > %d", ttl)
+			stale = fmt.Sprintf("t::HUGEINT - ev > %d", ttl)
 		}
 		// Once, into a narrow table that all that follows reads.
 		joined := "ages"
-		query := fmt.Sprintf("CREATE OR REPLACE TEMP TABLE ages AS (SELECT (o.t::HUGEINT - m.ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM m%d m JOIN %s o ON o.row_id = m.row_id)", leak, stale, i, labels)
+		query := fmt.Sprintf("CREATE OR REPLACE TEMP TABLE ages AS (SELECT (t::HUGEINT - ev) / 1e6 AS age, (%s) AS leak, (%s) AS stale FROM %s)", leak, stale, d.eventsOf(i, labels))
 		if err := d.Exec(ctx, query); err != nil {
 			return err
 		}
@@ -252,7 +253,7 @@ func (d *dataset) digest(ctx context.Context, written *spine) error {
 			columns[i] += "::VARCHAR"
 		}
 	}
-	sum, nulls, err := d.sumRows(ctx, "SELECT "+written.rowID+", "+strings.Join(columns, ", ")+" FROM "+written.from)
+	sum, nulls, err := d.sumRows(ctx, written.rowID, columns, written.from)
 	if err != nil {
 		return err
 	}
@@ -275,22 +276,42 @@ func (d *dataset) digest(ctx context.Context, written *spine) error {
 	return nil
 }
 
-// sumRows adds up the rows of a query whose first column numbers them. Its sums do not depend
-// on the order of the rows, so that every thread adds up what it gets.
-func (s *session) sumRows(ctx context.Context, query string) (sum [16]byte, nulls []int64, err error) {
-	rows, err := s.Query(ctx, query)
-	if err != nil {
+// sumRows adds up rows by number and columns, all of them expressions over a table. Its sums do not
+// depend on the order of the rows, so that DuckDB's threads add up what each of them reads.
+func (s *session) sumRows(ctx context.Context, number string, columns []string, from string) (sum [16]byte, nulls []int64, err error) {
+	var (
+		mu   sync.Mutex
+		idle []*rowSum
+	)
+	take := func() *rowSum {
+		mu.Lock()
+		defer mu.Unlock()
+		if n := len(idle); n > 0 {
+			part := idle[n-1]
+			idle = idle[:n-1]
+			return part
+		}
+		return &rowSum{nulls: make([]int64, len(columns))}
+	}
+	call := duck.Register(func(rows *duck.Chunk, out *duck.Result) {
+		part := take()
+		part.add(rows)
+		for i := range rows.Len() {
+			out.Set(i, 1)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		idle = append(idle, part)
+	})
+	defer call.Free()
+	var rows int64
+	query := "SELECT sum(" + call.SQL(append([]string{number}, columns...)...) + ") FROM " + from
+	if err := s.QueryRow(ctx, query, &rows); err != nil {
 		return sum, nil, err
 	}
-	nulls = make([]int64, rows.Columns()-1)
-	var parts []*rowSum
-	err = rows.Spread(s.engine.config.Threads, func() func(*duck.Chunk) {
-		part := &rowSum{nulls: make([]int64, len(nulls))}
-		parts = append(parts, part)
-		return part.add
-	})
 	var total rowSum
-	for _, part := range parts {
+	nulls = make([]int64, len(columns))
+	for _, part := range idle {
 		total.plus(part.hi, part.lo)
 		for c, n := range part.nulls {
 			nulls[c] += n
@@ -298,7 +319,7 @@ func (s *session) sumRows(ctx context.Context, query string) (sum [16]byte, null
 	}
 	binary.BigEndian.PutUint64(sum[:8], total.hi)
 	binary.BigEndian.PutUint64(sum[8:], total.lo)
-	return sum, nulls, err
+	return sum, nulls, nil
 }
 
 // rowSum is the sum modulo 2^128 of the hashes of some rows, and their NULLs per column.

@@ -354,16 +354,33 @@ func TestAuditFailsTheBuild(t *testing.T) {
 	s := newSetting(t, 500, 500)
 	e := openEngine(t)
 	before := s.build(t, e)
-	for name, plant := range map[string]string{"newer": "UPDATE m0 SET ev = ev + 1000000", "stale": "UPDATE m0 SET ev = ev - 1000000"} {
+	shift := func(d *dataset, by int64) {
+		for i, t := range d.indexes[0].index.events {
+			if t != int64(feature.NoTime) {
+				d.indexes[0].index.events[i] += by
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		plan  Plan
+		plant func(d *dataset) error
+	}{
+		"newer":        {PlanASOF, func(d *dataset) error { return d.Exec(t.Context(), "UPDATE m0 SET ev = ev + 1000000") }},
+		"stale":        {PlanASOF, func(d *dataset) error { return d.Exec(t.Context(), "UPDATE m0 SET ev = ev - 1000000") }},
+		"index, newer": {PlanIndex, func(d *dataset) error { shift(d, 1_000_000); d.winners[0].Event = nil; return nil }},
+		"index, stale": {PlanIndex, func(d *dataset) error { shift(d, -1_000_000); d.winners[0].Event = nil; return nil }},
+	} {
 		op, err := e.session(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := &dataset{session: op, req: s.req, sources: map[feature.ViewID]*source{}}
-		err = errors.Join(d.validate(), d.bind(t.Context()))
+		d := &dataset{session: op, req: s.req, sources: map[feature.ViewID]*source{}, queries: newDigest()}
+		d.req.Plan = c.plan
+		if err = errors.Join(d.validate(), d.bind(t.Context())); err == nil {
+			err = d.join(t.Context(), 0)
+		}
 		if err == nil {
-			d.queries = newDigest()
-			err = errors.Join(d.join(t.Context(), 0), d.Exec(t.Context(), plant), d.write(t.Context(), op.dir))
+			err = errors.Join(c.plant(d), d.write(t.Context(), op.dir))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -371,7 +388,7 @@ func TestAuditFailsTheBuild(t *testing.T) {
 		if err := d.audit(t.Context(), op.dir); !errors.Is(err, ErrLeak) {
 			t.Errorf("%s: audit says %v", name, err)
 		}
-		if err := op.close(); err != nil {
+		if err := errors.Join(d.closeIndexes(), op.close()); err != nil {
 			t.Fatal(err)
 		}
 	}

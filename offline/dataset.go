@@ -29,6 +29,8 @@ type dataset struct {
 	assembly Assembly
 	doing    string   // what the running statement is for
 	shelves  []string // the scratch files of the views, where they are shelved
+	winners  []sql.Winners
+	indexes  []*indexed // whose results the last step needs; nil where there is none
 }
 
 // outputColumn is one column of the training set beyond the spine's.
@@ -120,6 +122,7 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	}
 	d.assembly = d.assemble()
 	d.manifest.Assembly = d.assembly
+	defer func() { err = errors.Join(err, d.closeIndexes()) }()
 	for i := range req.Selection.Groups {
 		if err := d.join(ctx, i); err != nil {
 			return nil, fmt.Errorf("join view %s: %w", req.Selection.Groups[i].Alias, err)
@@ -250,6 +253,7 @@ func (d *dataset) bind(ctx context.Context) error {
 	}
 	d.manifest = d.newManifest()
 	d.manifest.Spine.NullTimes = nullTimes
+	d.winners, d.indexes = make([]sql.Winners, len(d.req.Selection.Groups)), make([]*indexed, len(d.req.Selection.Groups))
 	return nil
 }
 
@@ -319,13 +323,13 @@ func (d *dataset) run(ctx context.Context, name string, data any) error {
 	return d.Exec(ctx, text)
 }
 
-// join finds the winners of one group and fetches their features into table m<i>.
-func (d *dataset) join(ctx context.Context, i int) error {
+// describeJoin makes the narrow spine s<i> of one group, and returns the join over it.
+func (d *dataset) describeJoin(ctx context.Context, i int) (sql.Join, error) {
 	g := d.req.Selection.Groups[i]
 	src := d.sources[g.View.ID()]
 	keys, problems := d.spine.keys(&d.req, g)
 	if len(problems) > 0 {
-		return problems
+		return sql.Join{}, problems
 	}
 	j := sql.Join{
 		N: i, Keys: keys, Scan: src.scan, TTL: int64(g.View.TTL / time.Microsecond), KnownAt: d.req.KnownAt,
@@ -335,16 +339,26 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	slices.Sort(j.Fetch)
 	d.beginView(i, "labels")
 	if err := d.run(ctx, "spine", j); err != nil {
-		return err
+		return j, err
 	}
 	in, rows, err := d.spineRange(ctx, i, j.TTL)
 	if err != nil {
-		return err
+		return j, err
 	}
 	j.Bounds = src.bounds(in.lo, in.hi)
 	v := &d.manifest.Views[i]
-	v.NullKeys = d.spine.total - d.manifest.Spine.NullTimes - rows
-	plan, why, st, err := d.choose(ctx, j, src, rows)
+	v.PlanStats.SpineRows, v.NullKeys = rows, d.spine.total-d.manifest.Spine.NullTimes-rows
+	return j, nil
+}
+
+// join finds the winners of one group, and where their features are.
+func (d *dataset) join(ctx context.Context, i int) error {
+	src, v := d.sources[d.req.Selection.Groups[i].View.ID()], &d.manifest.Views[i]
+	j, err := d.describeJoin(ctx, i)
+	if err != nil {
+		return err
+	}
+	plan, why, st, err := d.choose(ctx, j, src, v.PlanStats.SpineRows)
 	if err != nil {
 		return err
 	}
@@ -352,17 +366,20 @@ func (d *dataset) join(ctx context.Context, i int) error {
 		plan, why = d.req.Plan, "asked for"
 	}
 	v.Plan, v.PlanReason, v.PlanStats = plan, why, st
-	template := "winner_asof"
-	if plan == PlanBucket || plan == PlanHash {
-		template, j.Bucket = "winner_hash", plan == PlanBucket
-	}
 	d.beginView(i, "winners")
-	if err := d.run(ctx, template, j); err != nil {
-		return err
+	if plan == PlanIndex {
+		why, err := d.joinIndexed(ctx, i, j, v)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			plan, v.Plan, v.PlanReason = PlanASOF, PlanASOF, why
+		}
 	}
-	d.digestQuery(template, j)
-	if err := d.fetch(ctx, i, j, v); err != nil {
-		return err
+	if plan != PlanIndex {
+		if err := d.joinTables(ctx, i, j, plan, v); err != nil {
+			return err
+		}
 	}
 	if src.faulty() {
 		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE NOT (%s)", src.from, strings.Join(src.scan.Where, " AND "))
@@ -370,7 +387,7 @@ func (d *dataset) join(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE s%d; DROP TABLE w%d", i, i)); err != nil {
+	if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE s%d", i)); err != nil {
 		return err
 	}
 	if d.assembly == AssemblyShelf {
@@ -380,14 +397,32 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	return nil
 }
 
+// joinTables finds the winners by joins of tables, and fetches their features into table m<i>.
+func (d *dataset) joinTables(ctx context.Context, i int, j sql.Join, plan Plan, v *ViewManifest) error {
+	template := "winner_asof"
+	if plan == PlanBucket || plan == PlanHash {
+		template, j.Bucket = "winner_hash", plan == PlanBucket
+	}
+	if err := d.run(ctx, template, j); err != nil {
+		return err
+	}
+	d.digestQuery(j, template, "fetch", "ties")
+	d.winners[i] = sql.Winners{N: i}
+	if err := d.fetch(ctx, i, j, v); err != nil {
+		return err
+	}
+	return d.Exec(ctx, fmt.Sprintf("DROP TABLE w%d", i))
+}
+
 // faulty reports whether rows of the source are left out for values out of range.
 func (src *source) faulty() bool { return len(src.scan.Where) > 0 }
 
 // digestQuery adds what a join asks to the query digest, without names of files: the same
 // question over other files is the same question.
-func (d *dataset) digestQuery(template string, j sql.Join) {
+func (d *dataset) digestQuery(j sql.Join, templates ...string) {
 	j.Scan.From, j.Spine.From, j.Spine.RowID, j.Bounds, j.Limit = "source", "spine", "row", nil, 0
-	for _, name := range []string{template, "fetch", "ties"} {
+	j.Scan.Place, j.Call = "row", sql.Named("index")
+	for _, name := range templates {
 		if text, err := sql.DuckDB(name, j); err == nil {
 			_, _ = d.queries.Write([]byte(text))
 		}

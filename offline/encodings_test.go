@@ -82,7 +82,7 @@ func TestEncodingsEqualReference(t *testing.T) {
 		t.Helper()
 		s.view.Source.Path = path
 		s.req.Selection = selectionOf(t, []*feature.View{s.view}, ref(t, "facts:*"))
-		for _, plan := range []Plan{PlanASOF, PlanHash, PlanBucket} {
+		for _, plan := range []Plan{PlanIndex, PlanASOF, PlanHash, PlanBucket} {
 			m := s.build(t, e, func(r *DatasetRequest) { r.Plan = plan })
 			if digest == "" {
 				checkJoined(t, readJoined(t, s.req.Output), s.labels, s.facts, s.view.TTL, false)

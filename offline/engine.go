@@ -69,6 +69,7 @@ type Engine struct {
 	closed  bool
 	running sync.WaitGroup
 	serial  int
+	lent    int64 // bytes of DuckDB's memory that indexes have
 }
 
 const leastMemory = 32 << 20
@@ -181,6 +182,21 @@ func (e *Engine) session(ctx context.Context) (*session, error) {
 	}
 	e.running.Add(1)
 	return s, nil
+}
+
+// lend takes so many bytes from DuckDB's limit for memory outside of it; a negative number gives them back. A
+// quarter of the limit always stays.
+func (s *session) lend(ctx context.Context, bytes int64) error {
+	e := s.engine
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lent += bytes
+	limit := duckMemory(e.config.MemoryBytes)
+	if err := s.Exec(ctx, fmt.Sprintf("SET memory_limit = '%dKiB'", max(limit-e.lent, limit/4)>>10)); err != nil {
+		e.lent -= bytes
+		return err
+	}
+	return nil
 }
 
 // close drops the operation's temporary tables and files.

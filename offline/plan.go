@@ -16,8 +16,9 @@ type PlanStats struct {
 	FeatureRows int64 `json:"feature_rows"` // in the time range of the spine, as far as they were counted: at most
 	SpineRows   int64 `json:"spine_rows"`   // with a key and a time
 	SpineKeys   int64 `json:"spine_keys"`
-	MostRows    int64 `json:"most_rows"`       // spine rows of the most frequent key
-	Pairs       int64 `json:"pairs,omitempty"` // estimate of what a hash plan would compare
+	MostRows    int64 `json:"most_rows"`          // spine rows of the most frequent key
+	Pairs       int64 `json:"pairs,omitempty"`    // estimate of what a hash plan would compare
+	Gathered    int64 `json:"gathered,omitempty"` // feature rows that were kept when they were read, since they were few
 }
 
 // The thresholds of the rule. They were fitted to measured shapes (docs/TRAINING_SETS.md).
@@ -60,18 +61,21 @@ func (s *session) spineRange(ctx context.Context, n int, ttl int64) (r timeRange
 // labels over the keys and to lie in the busiest two buckets, which is a little too many where
 // they do not. The worst that they can be, all of the key with the most labels, must stay
 // within ten times the bound.
-func (s *session) choose(ctx context.Context, j sql.Join, src *source, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
+func (d *dataset) choose(ctx context.Context, j sql.Join, src *source, spineRows int64) (plan Plan, why string, st PlanStats, err error) {
 	st.SpineRows = spineRows
 	if spineRows == 0 {
 		return PlanASOF, "no spine row has a key and a time", st, nil
 	}
-	if st.FeatureRows, err = s.featureRows(ctx, j, src); err != nil {
+	if st.FeatureRows, err = d.featureRows(ctx, j, src); err != nil {
 		return "", "", st, err
+	}
+	if !d.req.tables && d.fitsIndex(spineRows, src) {
+		return PlanIndex, "the labels fit in memory", st, nil
 	}
 	if st.FeatureRows < smallFeatures {
 		return PlanASOF, "few feature rows", st, nil
 	}
-	labels, err := s.countLabels(ctx, j)
+	labels, err := d.countLabels(ctx, j)
 	if err != nil {
 		return "", "", st, err
 	}
@@ -131,7 +135,7 @@ func (s *session) featureRows(ctx context.Context, j sql.Join, src *source) (row
 // forbids reports why a forced plan cannot be used for a view, or "".
 func (p Plan) forbids(v *feature.View) string {
 	switch p {
-	case PlanAuto, PlanASOF, PlanHash:
+	case PlanAuto, PlanIndex, PlanASOF, PlanHash:
 		return ""
 	case PlanBucket:
 		if v.TTL < time.Microsecond {
@@ -139,5 +143,5 @@ func (p Plan) forbids(v *feature.View) string {
 		}
 		return ""
 	}
-	return fmt.Sprintf("unknown plan %q; use asof, bucket or hash", string(p))
+	return fmt.Sprintf("unknown plan %q; use index, asof, bucket or hash", string(p))
 }

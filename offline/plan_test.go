@@ -37,7 +37,7 @@ func (c planCase) write(t testing.TB, e *Engine, dir string) *feature.View {
 func (c planCase) build(t testing.TB, e *Engine, dir string, v *feature.View, plan Plan) *Manifest {
 	t.Helper()
 	m, err := e.BuildDataset(t.Context(), DatasetRequest{Name: "d", Spine: Spine{Path: filepath.Join(dir, "labels.parquet"), TimestampField: "t"},
-		Selection: selectionOf(t, []*feature.View{v}, ref(t, "v:*")), Output: filepath.Join(dir, "out"), Plan: plan})
+		Selection: selectionOf(t, []*feature.View{v}, ref(t, "v:*")), Output: filepath.Join(dir, "out"), Plan: plan, tables: plan == PlanAuto})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,9 +124,9 @@ func TestPlanOfEachShape(t *testing.T) {
 			v := c.write(t, e, dir)
 			all, within, limit := c.pairs(t, e, dir)
 			digest := ""
-			plans := []Plan{PlanAuto, PlanASOF}
+			plans := []Plan{PlanAuto, PlanASOF, PlanIndex}
 			if name == "even" || name == "few entities" || name == "old values count" {
-				plans = []Plan{PlanAuto, PlanASOF, PlanHash, PlanBucket}
+				plans = []Plan{PlanAuto, PlanASOF, PlanIndex, PlanHash, PlanBucket}
 			}
 			for _, plan := range plans {
 				m := c.build(t, e, dir, v, plan)

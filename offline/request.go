@@ -21,6 +21,7 @@ type Plan string
 // The plans (docs/TRAINING_SETS.md).
 const (
 	PlanAuto   Plan = ""       // chosen per view from counts
+	PlanIndex  Plan = "index"  // the labels in memory, and one pass over the keys and times of the features
 	PlanASOF   Plan = "asof"   // sort-merge over the entities and times: safe for any shape
 	PlanBucket Plan = "bucket" // hash join within time buckets of one TTL; needs a TTL
 	PlanHash   Plan = "hash"   // hash join within the TTL
@@ -49,6 +50,7 @@ type DatasetRequest struct {
 	Plan Plan
 
 	assembly Assembly // forced by tests
+	tables   bool     // forced by tests: no index
 
 	ConfigDigest string // recorded in the manifest and the files
 	Service      string // recorded

@@ -88,12 +88,19 @@ func (d *dataset) assemble() Assembly {
 
 // shelve moves the winners of a view from table m<i> to a scratch file, under the same name.
 func (d *dataset) shelve(ctx context.Context, i int, j sql.Join) error {
-	out := sql.Shelf{Join: j, Path: filepath.Join(d.dir, fmt.Sprintf("shelf%d.parquet", i)), Options: d.shelfOptions()}
+	out := sql.Shelf{Join: j, Winners: d.winners[i], Path: filepath.Join(d.dir, fmt.Sprintf("shelf%d.parquet", i)), Options: d.shelfOptions()}
 	if err := d.run(ctx, "shelf", out); err != nil {
-		return fmt.Errorf("keep winners: %w", err)
+		return fmt.Errorf("keep winners: %w", changedSource(err))
 	}
 	d.shelves = append(d.shelves, readParquet([]located{{local: out.Path}}, false))
-	return d.Exec(ctx, fmt.Sprintf("DROP TABLE m%d; CREATE TEMP VIEW m%d AS SELECT * FROM %s WHERE ev IS NOT NULL", i, i, d.shelves[i]))
+	if d.indexes[i] != nil {
+		if err := d.closeIndex(i); err != nil {
+			return err
+		}
+	} else if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE m%d", i)); err != nil {
+		return err
+	}
+	return d.Exec(ctx, fmt.Sprintf("CREATE TEMP VIEW m%d AS SELECT * FROM %s WHERE ev IS NOT NULL", i, d.shelves[i]))
 }
 
 // shelveSpine does the same for the spine.

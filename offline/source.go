@@ -425,7 +425,10 @@ func (src *source) bind() feature.Problems {
 			problems = append(problems, withRemedy(problemAt(v, "source", "the source has a column %q, a name that Hearth numbers its rows with", name), "rename it in the files, or leave it out in a query source"))
 		}
 	}
-	src.scan.From = src.from
+	src.scan.From, src.scan.Place = src.from, "file_row_number"
+	if src.query == "" && len(src.files) > 1 {
+		src.scan.Place = fmt.Sprintf("file_index::BIGINT * %d + file_row_number", int64(1)<<fileShift)
+	}
 	for _, f := range src.faults {
 		if strings.HasPrefix(f.reason, "feature ") { // the joins themselves drop NULL keys and times
 			src.scan.Where = append(src.scan.Where, "NOT coalesce("+f.when+", false)")

@@ -13,10 +13,7 @@ import (
 // write runs the last step: the spine with all features, in the spine's order.
 func (d *dataset) write(ctx context.Context, dir string) error {
 	d.begin("write")
-	out := sql.Output{Spine: sql.Spine{From: d.spine.from, RowID: d.spine.rowID}}
-	for i := range d.req.Selection.Groups {
-		out.Joins = append(out.Joins, i)
-	}
+	out := sql.Output{Spine: sql.Spine{From: d.spine.from, RowID: d.spine.rowID}, Joins: d.winners}
 	for _, name := range d.spine.names {
 		out.Columns = append(out.Columns, "s."+sql.Ident(name))
 	}
@@ -48,7 +45,7 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 			return err
 		}
 		if err := d.Exec(ctx, text); err != nil {
-			return err
+			return changedSource(err)
 		}
 		d.manifest.Files = append(d.manifest.Files, OutputFile{Path: name, Rows: min(step, d.spine.total-from)})
 	}

@@ -41,6 +41,7 @@ type Scan struct {
 	Event    string
 	Created  string // "NULL::BIGINT" when the source has none
 	Deleted  string // "false" when the source has none
+	Place    string // expression: BIGINT, the place of the row among the source's files
 	Features []string
 }
 
@@ -49,7 +50,7 @@ type Scan struct {
 type Bounds []string
 
 // Select renders a subquery with the asked columns: "keys" (k0, k1, …), "ev", "cr", "del",
-// "all" (f0, f1, …, every feature) and "f3" for a single feature.
+// "place", "all" (f0, f1, …, every feature) and "f3" for a single feature.
 func (s Scan) Select(b Bounds, columns ...string) string {
 	var out []string
 	for _, c := range columns {
@@ -64,6 +65,8 @@ func (s Scan) Select(b Bounds, columns ...string) string {
 			out = append(out, s.Created+" AS cr")
 		case "del":
 			out = append(out, s.Deleted+" AS del")
+		case "place":
+			out = append(out, s.Place+" AS place")
 		case "all":
 			for i, e := range s.Features {
 				out = append(out, fmt.Sprintf("%s AS f%d", e, i))
@@ -98,6 +101,66 @@ type Join struct {
 	Bucket  bool  // of the hash plans: compare within time buckets of one TTL
 	Fetch   []int // positions of the selected features
 	Limit   int64 // of the fetched rows: more means that ties are the rule, not the exception
+	Call    Call  // of the statements that work with an index
+}
+
+// Call is a function outside of the database that a statement calls for each row.
+type Call interface {
+	// SQL renders the call with arguments that are SQL: a BIGINT.
+	SQL(args ...string) string
+}
+
+// Named is a call by a name.
+type Named string
+
+// SQL renders the call.
+func (n Named) SQL(args ...string) string { return string(n) + "(" + strings.Join(args, ", ") + ")" }
+
+// Winners is where the last step finds the features of one join, under the name m<N>.
+type Winners struct {
+	N    int
+	From string // a table or subquery; "": the table m<N>, which has the spine's row_id
+	// Place and Event tell, of the number of a spine's row, the place of its feature row and
+	// that row's event time. From has both. Nil, if it is the table.
+	Place, Event Call
+}
+
+// Name is what the columns' expressions call it.
+func (w Winners) Name() string { return fmt.Sprintf("m%d", w.N) }
+
+// Source is what to join the spine with.
+func (w Winners) Source() string {
+	if w.From == "" {
+		return w.Name()
+	}
+	return w.From + " " + w.Name()
+}
+
+// On renders the join condition for a spine's row number.
+func (w Winners) On(row string) string {
+	if w.Place == nil {
+		return fmt.Sprintf("%s.row_id = %s", w.Name(), row)
+	}
+	return fmt.Sprintf("%s.place = %s", w.Name(), w.Place.SQL(row))
+}
+
+// OtherRows is what a statement says when it read other rows than the one before it.
+const OtherRows = "the rows of a source are not those of before"
+
+// checked renders the number of a spine's row, and fails the statement where a row that was joined
+// is not the one that was picked. It stands in ORDER BY: as a condition it would come between
+// the joins, and mislead who plans them.
+func checked(row string, joins ...Winners) string {
+	var same []string
+	for _, w := range joins {
+		if w.Event != nil {
+			same = append(same, fmt.Sprintf("%s.ev IS NOT DISTINCT FROM %s", w.Name(), w.Event.SQL(row)))
+		}
+	}
+	if len(same) == 0 {
+		return row
+	}
+	return fmt.Sprintf("CASE WHEN %s THEN %s ELSE error(%s)::BIGINT END", strings.Join(same, " AND "), row, Literal(OtherRows))
 }
 
 // Spine describes the label rows.
@@ -136,17 +199,66 @@ func (j Join) Narrow() string {
 
 // Wide is the feature side of the fetch step.
 func (j Join) Wide() string {
-	columns := []string{"keys", "ev", "cr", "del"}
-	for _, f := range j.Fetch {
-		columns = append(columns, fmt.Sprintf("f%d", f))
-	}
-	return j.Scan.Select(j.Bounds, columns...)
+	return j.Scan.Select(j.Bounds, append([]string{"keys", "ev", "cr", "del"}, j.fetched()...)...)
 }
 
 // All is the feature side of the tie-break: every feature of the view, so that a training
 // set that asks for one feature and the online tiers that hold all pick the same row.
 func (j Join) All() string {
 	return j.Scan.Select(j.Bounds, "keys", "ev", "cr", "del", "all")
+}
+
+// Placed is the feature side of an index: keys, times and places only.
+func (j Join) Placed() string { return j.Scan.Select(j.Bounds, "keys", "ev", "cr", "del", "place") }
+
+// Keyed is the keys of the feature side alone.
+func (j Join) Keyed() string { return j.Scan.Select(j.Bounds, "keys") }
+
+// Gathered is all that a join needs of the feature side.
+func (j Join) Gathered() string {
+	return j.Scan.Select(j.Bounds, append([]string{"keys", "ev", "cr", "del", "place"}, j.fetched()...)...)
+}
+
+// Over is the join with what Gathered rendered, in table f<N>, as its feature side.
+func (j Join) Over() Join {
+	in := Scan{From: fmt.Sprintf("f%d", j.N), Event: "ev", Created: "cr", Deleted: "del", Place: "place", Features: make([]string, len(j.Scan.Features))}
+	for i := range j.Keys {
+		in.Keys = append(in.Keys, fmt.Sprintf("k%d", i))
+	}
+	for _, f := range j.Fetch {
+		in.Features[f] = fmt.Sprintf("f%d", f)
+	}
+	j.Scan, j.Bounds = in, nil
+	return j
+}
+
+func (j Join) fetched() []string {
+	out := make([]string, len(j.Fetch))
+	for i, f := range j.Fetch {
+		out[i] = fmt.Sprintf("f%d", f)
+	}
+	return out
+}
+
+// WidePlaced is what the rows that an index picked are taken from.
+func (j Join) WidePlaced() string {
+	columns := []string{"place", "ev"}
+	if j.KnownAt {
+		columns = append(columns, "cr")
+	}
+	return j.Scan.Select(j.Bounds, append(columns, j.fetched()...)...)
+}
+
+// AllPlaced is what ties between rows of an index are broken by.
+func (j Join) AllPlaced() string { return j.Scan.Select(j.Bounds, "place", "del", "all") }
+
+// Kept lists what the last step needs of a join, with a prefix: "m0.ev, m0.f0, m0.f3".
+func (j Join) Kept(prefix string) string {
+	out := prefix + "ev"
+	if j.KnownAt {
+		out += ", " + prefix + "cr"
+	}
+	return out + j.Fetched(prefix)
 }
 
 // Fetched lists the selected features with a prefix: ", f.f0, f.f3".
@@ -197,7 +309,7 @@ func (l Latest) Rows() string {
 // Output is the last step of a training set.
 type Output struct {
 	Spine   Spine
-	Joins   []int    // suffixes of the m tables
+	Joins   []Winners
 	Columns []string // "expression AS name" over s and m0, m1, …
 	Path    string
 	// Options of COPY, for example FORMAT parquet, COMPRESSION zstd.
@@ -209,9 +321,16 @@ type Output struct {
 	Shelves []string
 }
 
+// Order is what the rows are ordered by.
+func (o Output) Order() string { return checked("s.row_id__", o.Joins...) }
+
 // Shelf moves the winners of one join into a scratch file.
 type Shelf struct {
 	Join
+	Winners
 	Path    string
 	Options []string
 }
+
+// Order is what the rows are ordered by.
+func (s Shelf) Order() string { return checked("s.row_id", s.Winners) }

@@ -20,14 +20,16 @@ func TestGolden(t *testing.T) {
 		Scan: sql.Scan{
 			From: "read_parquet(['features.parquet'])", Keys: []string{`"driver_id"::BIGINT`, `"region"::VARCHAR`},
 			Event: `epoch_us("event_timestamp")`, Created: `epoch_us("created")`, Deleted: `coalesce("is_deleted", false)`,
-			Features: []string{`"trips"::BIGINT`, `"rating"::DOUBLE`, `"city"::VARCHAR`},
+			Place: "file_row_number", Features: []string{`"trips"::BIGINT`, `"rating"::DOUBLE`, `"city"::VARCHAR`},
 		},
 		Bounds: sql.Bounds{`"event_timestamp" <= TIMESTAMPTZ '2021-08-25 00:00:00.000000+00'`},
 		TTL:    259_200_000_000,
 		Fetch:  []int{0, 2},
 		Limit:  3000,
+		Call:   sql.Named("call"),
 	}
 	with := func(change func(*sql.Join)) sql.Join { j := join; change(&j); return j }
+	indexed := sql.Winners{N: 1, From: "(SELECT place, ev, f2 FROM picked)", Place: sql.Named("winner"), Event: sql.Named("event")}
 	for name, c := range map[string]struct {
 		template string
 		data     any
@@ -47,9 +49,23 @@ func TestGolden(t *testing.T) {
 		"ties_here":          {"ties_here", join},
 		"ties_known":         {"ties", with(func(j *sql.Join) { j.KnownAt = true })},
 		"latest":             {"latest", sql.Latest{Scan: join.Scan}},
-		"output": {"output", sql.Output{Spine: join.Spine, Joins: []int{0, 1}, Columns: []string{`s."label"`, `m0.f0 AS "trips"`, `coalesce(m1.f2, '') AS "city"`},
+		"entities":           {"entities", join},
+		"count":              {"count", join},
+		"place":              {"place", join},
+		"sample":             {"sample", join},
+		"gather":             {"gather", join},
+		"offer":              {"offer", join},
+		"offer_gathered":     {"offer", join.Over()},
+		"tied":               {"tied", join},
+		"picked":             {"picked", join},
+		"picked_known":       {"picked", with(func(j *sql.Join) { j.KnownAt = true })},
+		"picked_gathered":    {"picked", join.Over()},
+		"output_index": {"output", sql.Output{Spine: join.Spine, Joins: []sql.Winners{{N: 0}, indexed}, Columns: []string{`s."label"`, `m0.f0 AS "trips"`, `m1.f2 AS "city"`},
+			Path: "out.parquet", Options: []string{"FORMAT parquet"}}},
+		"shelf_index": {"shelf", sql.Shelf{Join: join, Winners: indexed, Path: "v1.parquet", Options: []string{"FORMAT parquet"}}},
+		"output": {"output", sql.Output{Spine: join.Spine, Joins: []sql.Winners{{N: 0}, {N: 1}}, Columns: []string{`s."label"`, `m0.f0 AS "trips"`, `coalesce(m1.f2, '') AS "city"`},
 			Path: "it's out.parquet", Options: []string{"FORMAT parquet", "COMPRESSION zstd"}}},
-		"output_part": {"output", sql.Output{Spine: join.Spine, Joins: []int{0}, Columns: []string{`s."label"`}, Path: "part.parquet", Options: []string{"FORMAT parquet"},
+		"output_part": {"output", sql.Output{Spine: join.Spine, Joins: []sql.Winners{{N: 0}}, Columns: []string{`s."label"`}, Path: "part.parquet", Options: []string{"FORMAT parquet"},
 			Where: "s.row_id__ >= 0 AND s.row_id__ < 100"}},
 		"output_stack": {"output_stack", sql.Output{Columns: []string{`s."label"`, `m0.f0 AS "trips"`}, Shelf: "read_parquet(['spine.parquet'])",
 			Shelves: []string{"read_parquet(['v0.parquet'])", "read_parquet(['v1.parquet'])"}, Path: "part.parquet", Options: []string{"FORMAT parquet"}}},

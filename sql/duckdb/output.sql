@@ -3,10 +3,10 @@ COPY (
   SELECT {{range $i, $c := .Columns}}{{if $i}}, {{end}}{{$c}}{{end}}
   FROM (SELECT {{.Spine.RowID}} AS row_id__, * FROM {{.Spine.From}}) s
   {{- range .Joins}}
-  LEFT JOIN m{{.}} ON m{{.}}.row_id = s.row_id__
+  LEFT JOIN {{.Source}} ON {{.On "s.row_id__"}}
   {{- end}}
   {{- if .Where}}
   WHERE {{.Where}}
   {{- end}}
-  ORDER BY s.row_id__
+  ORDER BY {{.Order}}
 ) TO {{literal .Path}} ({{join .Options ", "}})

@@ -67,6 +67,10 @@ func Open(settings map[string]string) (*DB, error) {
 		mapping.Close(&d.db)
 		return nil, fmt.Errorf("open DuckDB: %s", message)
 	}
+	if err := registerCall(d.db); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open DuckDB: %w", err)
+	}
 	return d, nil
 }
 

@@ -74,45 +74,6 @@ func TestErrorInMidStream(t *testing.T) {
 	}
 }
 
-// Every row reaches one worker, once, nested values too, and a failure in mid-stream comes out.
-// Seen red with the columns not copied for the worker, with the child of a list shared, and
-// without the error of the rows.
-func TestSpread(t *testing.T) {
-	t.Parallel()
-	c := open(t)
-	const n = 200_000
-	rows, err := c.Query(t.Context(), "SELECT i, [i, i + 1], repeat('x', (i % 20)::INT) FROM range(200000) r(i)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sums [3]int64
-	worker := 0
-	err = rows.Spread(3, func() func(*Chunk) {
-		sum := &sums[worker]
-		worker++
-		return func(c *Chunk) {
-			list := c.Column(1)
-			for i := range c.Len() {
-				v := c.Column(0).Int(i)
-				if off, n := list.List(i); n != 2 || list.Child.Int(off) != v || list.Child.Int(off+1) != v+1 || len(c.Column(2).Bytes(i)) != int(v%20) {
-					t.Errorf("row %d came with another's values", v)
-				}
-				*sum += v
-			}
-		}
-	})
-	if total := sums[0] + sums[1] + sums[2]; err != nil || total != n*(n-1)/2 {
-		t.Errorf("sum %d, err %v", total, err)
-	}
-	rows, err = c.Query(t.Context(), "SELECT CASE WHEN i = 900000 THEN error('boom') ELSE i END FROM range(1000000) r(i)")
-	if err == nil {
-		err = rows.Spread(2, func() func(*Chunk) { return func(*Chunk) {} })
-	}
-	if err == nil || !strings.Contains(err.Error(), "boom") {
-		t.Errorf("err %v, want boom", err)
-	}
-}
-
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	c := open(t)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"unsafe"
 
 	mapping "github.com/duckdb/duckdb-go-bindings"
@@ -23,6 +21,9 @@ type Rows struct {
 	err     error
 	closed  bool
 }
+
+// MaxRows is how many rows a chunk has at most.
+const MaxRows = 2048
 
 // Chunk is some rows, column by column.
 type Chunk struct {
@@ -78,35 +79,6 @@ func (r *Rows) Next() bool {
 		r.columns[i].load(mapping.DataChunkGetVector(r.data, mapping.IdxT(i)))
 	}
 	return true
-}
-
-// Spread hands the chunks that are left to so many workers and closes the rows. work makes one
-// worker's function; calls of one worker's function follow one another, and which worker
-// gets which chunk is not said. DuckDB goes on reading meanwhile.
-func (r *Rows) Spread(workers int, work func() func(c *Chunk)) error {
-	chunks := make(chan Chunk, workers)
-	var running sync.WaitGroup
-	for range workers {
-		do := work()
-		running.Go(func() {
-			for c := range chunks {
-				do(&c)
-				mapping.DestroyDataChunk(&c.data)
-			}
-		})
-	}
-	for r.Next() {
-		c := r.Chunk
-		c.columns = slices.Clone(c.columns)
-		for i := range c.columns {
-			c.columns[i].own()
-		}
-		r.data = mapping.DataChunk{} // the worker's
-		chunks <- c
-	}
-	close(chunks)
-	running.Wait()
-	return r.Close()
 }
 
 // Close ends the stream and returns the error that ended it early, if any.
@@ -172,15 +144,6 @@ func (c *Column) load(v mapping.Vector) {
 	}
 }
 
-// own gives the column a child of its own.
-func (c *Column) own() {
-	if c.Child != nil {
-		child := *c.Child
-		child.own()
-		c.Child = &child
-	}
-}
-
 func at[T any](c *Column, i int) T {
 	return *(*T)(unsafe.Add(c.data, uintptr(i)*unsafe.Sizeof(*new(T))))
 }
@@ -214,6 +177,10 @@ func (c *Column) Int(i int) int64 {
 	}
 	return at[int64](c, i)
 }
+
+// Int64s returns the first n rows of a BIGINT column; those of NULLs have no meaning. It is
+// valid as long as the chunk.
+func (c *Column) Int64s(n int) []int64 { return unsafe.Slice((*int64)(c.data), n) }
 
 // Float64 returns row i of a DOUBLE column.
 func (c *Column) Float64(i int) float64 { return at[float64](c, i) }

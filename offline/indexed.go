@@ -1,0 +1,297 @@
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"syscall"
+
+	"github.com/hearthstore/hearth/offline/internal/duck"
+	"github.com/hearthstore/hearth/sql"
+)
+
+// indexed is a join whose winners were found by an index: its results, as statements call them.
+type indexed struct {
+	index                       *labelIndex
+	winner, event, known, picks *duck.Call
+	found                       settled
+	lent                        int64 // bytes of DuckDB's memory
+}
+
+// close forgets the functions and the memory. No statement that calls them may be running.
+func (x *indexed) close(s *session) error {
+	for _, c := range []*duck.Call{x.winner, x.event, x.known, x.picks} {
+		c.Free()
+	}
+	x.index.close()
+	return s.lend(context.Background(), -x.lent) // whatever ended, DuckDB gets it back
+}
+
+// errCrowded says that an index gave up: so many rows share both times with others that they
+// are not worth holding.
+var errCrowded = errors.New("too many feature rows share entity and times")
+
+// fitsIndex reports whether the index of a join may be held in memory: in two fifths of what the
+// process may have, which DuckDB lends.
+func (d *dataset) fitsIndex(labels int64, src *source) bool {
+	if labels > math.MaxInt32 || d.spine.total > math.MaxUint32 || len(src.files) > maxFiles {
+		return false
+	}
+	peak, kept := indexBytes(labels, d.spine.total, d.req.KnownAt)
+	if d.assembly == AssemblyJoin { // which needs what is kept of all of them
+		peak += kept * int64(len(d.req.Selection.Groups)-1)
+	}
+	return peak <= d.engine.config.MemoryBytes*2/5
+}
+
+// joinIndexed finds the winners of a join by an index, and says where their features are. It
+// returns why it did not, if there was a better way.
+func (d *dataset) joinIndexed(ctx context.Context, i int, j sql.Join, v *ViewManifest) (whyNot string, err error) {
+	x, from, err := d.pick(ctx, j, v)
+	switch {
+	case errors.Is(err, errCrowded):
+		return err.Error(), d.dropIndexTables(ctx, i)
+	case errors.Is(err, syscall.ENOMEM) || duck.IsKind(err, duck.Memory):
+		return "no memory for an index", d.dropIndexTables(ctx, i)
+	case err != nil:
+		return "", err
+	}
+	v.Ties, v.Deleted = x.found.twins, x.found.dead
+	d.digestQuery(j, "spine", "offer", "tied", "picked")
+	return "", d.take(ctx, x, from)
+}
+
+// take says where the features of picked rows are.
+func (d *dataset) take(ctx context.Context, x *indexed, from sql.Join) error {
+	i := from.N
+	d.indexes[i] = x
+	from.Call = x.picks
+	text, err := sql.DuckDB("picked", from)
+	if err != nil {
+		return err
+	}
+	d.winners[i] = sql.Winners{N: i, From: "(" + text + ")", Place: x.winner, Event: x.event}
+	if d.assembly == AssemblyJoin && d.req.PartitionRows > 0 { // or every part would read the source again
+		d.beginView(i, "features")
+		if err := d.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE TEMP TABLE m%d AS %s; DROP TABLE IF EXISTS f%d", i, text, i)); err != nil {
+			return err
+		}
+		d.winners[i].From = d.winners[i].Name()
+	}
+	return d.Exec(ctx, fmt.Sprintf("DROP TABLE e%d", i))
+}
+
+func (d *dataset) dropIndexTables(ctx context.Context, i int) error {
+	return d.Exec(ctx, fmt.Sprintf("DROP TABLE IF EXISTS e%d; DROP TABLE IF EXISTS f%d", i, i))
+}
+
+// pick finds the winners of a join: one pass over the keys and times of the feature rows, and
+// one over the content of those that tie. It returns the join over the rows that their
+// features are to be taken from. Table e<N> stays.
+func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *indexed, from sql.Join, err error) {
+	peak, kept := indexBytes(v.PlanStats.SpineRows, d.spine.total, d.req.KnownAt)
+	if err := d.lend(ctx, peak); err != nil {
+		return nil, j, err
+	}
+	defer func() {
+		back := peak - kept
+		if err != nil {
+			back = peak
+		}
+		err = errors.Join(err, d.lend(context.WithoutCancel(ctx), -back))
+	}()
+	index, err := d.indexLabels(ctx, j, &v.PlanStats)
+	if err != nil {
+		return nil, j, err
+	}
+	defer func() {
+		if err != nil {
+			index.close()
+		}
+	}()
+	if from, err = d.gather(ctx, j, &v.PlanStats); err != nil {
+		return nil, j, err
+	}
+	if err := d.callFor(ctx, "offer", from, index.offer, nil); err != nil {
+		return nil, j, err
+	}
+	if index.crowded.Load() {
+		return nil, j, errCrowded
+	}
+	if err := d.breakTies(ctx, j, index); err != nil {
+		return nil, j, err
+	}
+	found, err := index.settle(int(d.spine.total))
+	if err != nil {
+		return nil, j, err
+	}
+	return &indexed{
+		index:  index,
+		winner: duck.Register(index.winner), event: duck.Register(index.event), known: duck.Register(index.known),
+		picks: duck.Register(newRowSet(index.sources).has),
+		found: found, lent: kept,
+	}, from, nil
+}
+
+// callFor runs a query that calls a function for each row. rows, which may be nil, is given
+// its result chunk by chunk.
+func (d *dataset) callFor(ctx context.Context, template string, j sql.Join, f duck.Func, rows func(*duck.Rows)) error {
+	call := duck.Register(f)
+	defer call.Free()
+	j.Call = call
+	text, err := sql.DuckDB(template, j)
+	if err != nil {
+		return err
+	}
+	result, err := d.Query(ctx, text)
+	if err != nil {
+		return err
+	}
+	for result.Next() {
+		if rows != nil {
+			rows(result)
+		}
+	}
+	return result.Close()
+}
+
+// indexLabels makes the index over the labels in s<N>, and the table e<N> of their entities.
+func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*labelIndex, error) {
+	if err := d.run(ctx, "entities", j); err != nil {
+		return nil, err
+	}
+	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*), max(n) FROM e%d", j.N), &st.SpineKeys, &st.MostRows); err != nil {
+		return nil, err
+	}
+	counts := make([]uint32, st.SpineKeys)
+	err := d.callFor(ctx, "count", j, func(in *duck.Chunk, out *duck.Result) {
+		ids, n := in.Column(0).Int64s(in.Len()), in.Column(1).Int64s(in.Len())
+		for i, id := range ids { // each one once, so that threads do not meet
+			counts[id] = uint32(n[i])
+			out.Set(i, 1)
+		}
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	index, err := newLabelIndex(counts, j.TTL, j.KnownAt, d.engine.config.Threads)
+	if err != nil {
+		return nil, err
+	}
+	if err = d.callFor(ctx, "place", j, index.place, nil); err == nil {
+		err = index.sort()
+	}
+	if err != nil {
+		index.close()
+		return nil, err
+	}
+	return index, nil
+}
+
+const (
+	// gatherShare of the feature rows, or less, are kept when they are read: keeping one costs
+	// as much as reading the keys and times of about so many.
+	gatherShare = 16
+	gatherFrom  = 200_000 // below so many feature rows it does not matter
+	sampleRows  = 50_000  // of the keys, from the beginning
+)
+
+// gather keeps the rows of labelled entities in table f<N> where they seem to be few, and returns
+// the join over it, else the join that it was given.
+func (d *dataset) gather(ctx context.Context, j sql.Join, st *PlanStats) (sql.Join, error) {
+	if st.FeatureRows < gatherFrom {
+		return j, nil
+	}
+	sample := j
+	sample.Limit = sampleRows
+	text, err := sql.DuckDB("sample", sample)
+	if err != nil {
+		return j, err
+	}
+	var rows, labelled int64
+	if err := d.QueryRow(ctx, text, &rows, &labelled); err != nil {
+		return j, err
+	}
+	if labelled*gatherShare > rows {
+		return j, nil
+	}
+	// The first rows may not be like the others: what is kept is bounded, whatever they said.
+	few := j
+	few.Limit = min(2*st.FeatureRows/gatherShare, max(st.SpineRows, sampleRows))
+	if err := d.run(ctx, "gather", few); err != nil {
+		return j, err
+	}
+	var kept int64
+	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM f%d", j.N), &kept); err != nil {
+		return j, err
+	}
+	if kept >= few.Limit {
+		return j, d.Exec(ctx, fmt.Sprintf("DROP TABLE f%d", j.N))
+	}
+	st.Gathered = kept
+	return j.Over(), nil
+}
+
+// breakTies reads the rows between which only their content can choose.
+func (d *dataset) breakTies(ctx context.Context, j sql.Join, index *labelIndex) error {
+	if len(index.tied) == 0 {
+		return nil
+	}
+	d.beginView(j.N, "ties")
+	digests := map[int64]string{}
+	err := d.callFor(ctx, "tied", j, newRowSet(index.tiedSources()).has, func(rows *duck.Rows) {
+		for i := range rows.Len() {
+			digests[rows.Column(0).Int(i)] = string(rows.Column(1).Bytes(i))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return index.breakTies(digests)
+}
+
+// changedSource tells a statement that read other rows than those that were picked from
+// other failures.
+func changedSource(err error) error {
+	if err != nil && strings.Contains(err.Error(), sql.OtherRows) {
+		return fmt.Errorf("%w: %s; run again when their writer is done", errChanged, sql.OtherRows)
+	}
+	return err
+}
+
+// closeIndexes lets go of what the indexes hold.
+func (d *dataset) closeIndexes() error {
+	var errs []error
+	for i := range d.indexes {
+		errs = append(errs, d.closeIndex(i))
+	}
+	return errors.Join(errs...)
+}
+
+// closeIndex does so for one view, if it has an index.
+func (d *dataset) closeIndex(i int) error {
+	x := d.indexes[i]
+	if x == nil {
+		return nil
+	}
+	d.indexes[i] = nil
+	return x.close(d.session)
+}
+
+// eventsOf renders a subquery of the times of the labels that have a feature row in a view:
+// t, and that row's ev and, with known_at, cr. labels has row_id and t.
+func (d *dataset) eventsOf(i int, labels string) string {
+	x, known := d.indexes[i], ""
+	if x == nil {
+		if d.req.KnownAt {
+			known = ", m.cr"
+		}
+		return fmt.Sprintf("(SELECT o.t, m.ev%s FROM m%d m JOIN %s o ON o.row_id = m.row_id)", known, i, labels)
+	}
+	if d.req.KnownAt {
+		known = ", " + x.known.SQL("row_id") + " AS cr"
+	}
+	return fmt.Sprintf("(SELECT * FROM (SELECT t, %s AS ev%s FROM %s) WHERE ev IS NOT NULL)", x.event.SQL("row_id"), known, labels)
+}

@@ -1,0 +1,1 @@
+SELECT sum(call(id, n)) FROM e0
