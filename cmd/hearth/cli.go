@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -34,7 +35,7 @@ type cli struct {
 	Init        initCmd        `cmd:"" help:"Make a runnable feature repository to start from."`
 	Validate    validateCmd    `cmd:"" help:"Check the configuration and the sources behind it."`
 	Schema      schemaCmd      `cmd:"" help:"Print the JSON Schema of hearth.yaml."`
-	Apply       applyCmd       `cmd:"" help:"Create or check what the tiers need."`
+	Apply       applyCmd       `cmd:"" help:"Create or check the tables that the backing tier needs."`
 	Dataset     datasetCmd     `cmd:"" help:"Training sets: build, snapshot, describe, diff."`
 	Materialize materializeCmd `cmd:"" help:"Write the latest feature values to the backing tier, then to Redis."`
 	Push        pushCmd        `cmd:"" help:"Write rows (NDJSON or Parquet) to both tiers, by the same rules."`
@@ -92,15 +93,18 @@ func run(ctx context.Context, args []string, s streams) int {
 		fmt.Fprintln(s.err, "hearth:", err)
 		return exitFailed
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "help": // as in other tools: hearth help rewarm
+		args = append(slices.Clone(args[1:]), "--help")
 	}
 	parsed, err := parser.Parse(args)
 	if exited >= 0 { // --help was asked for and printed
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(s.err, "hearth: %v\nTry: hearth %s--help\n", err, commandHint(args))
+		fmt.Fprintf(s.err, "hearth: %v\nTry: hearth %s--help\n", err, commandHint(parser.Model.Node, args))
 		return exitUsage
 	}
 	screen := screenOf(s.err)
@@ -113,17 +117,16 @@ func run(ctx context.Context, args []string, s streams) int {
 	return exitCode(ctx, err)
 }
 
-// commandHint is the command part of args, for the advice to ask for its help.
-func commandHint(args []string) string {
+// commandHint is the part of args that names a command, for the advice to ask for its help.
+func commandHint(at *kong.Node, args []string) string {
 	var b strings.Builder
 	for _, a := range args {
-		if strings.HasPrefix(a, "-") {
+		i := slices.IndexFunc(at.Children, func(n *kong.Node) bool { return n.Type == kong.CommandNode && n.Name == a })
+		if i < 0 {
 			break
 		}
+		at = at.Children[i]
 		b.WriteString(a + " ")
-		if a != "dataset" && a != "jobs" {
-			break
-		}
 	}
 	return b.String()
 }

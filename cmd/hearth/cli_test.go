@@ -64,6 +64,18 @@ func TestEveryCommandHasHelpWithExamples(t *testing.T) {
 	}
 }
 
+// hearth help is --help, of a command as well. Seen red without it.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, words := range []string{"", "rewarm", "jobs", "dataset build"} {
+		args := strings.Fields(words)
+		_, want, _ := command(t, append(args, "--help")...)
+		if code, got, _ := command(t, append([]string{"help"}, args...)...); code != exitDone || got != want || got == "" {
+			t.Errorf("hearth help %s: exit %d\n%s", words, code, got)
+		}
+	}
+}
+
 // The commands of the README's table exist, and none is left out.
 func TestReadmeListsTheCommands(t *testing.T) {
 	t.Parallel()
@@ -127,6 +139,19 @@ func TestUsageErrors(t *testing.T) {
 		code, _, stderr := command(t, args...)
 		if code != exitUsage || !strings.Contains(stderr, "--help") {
 			t.Errorf("%q: exit %d\n%s", args, code, stderr)
+		}
+	}
+	// The advice is a command line that works. Seen red with the mistake repeated in it.
+	for args, advice := range map[string]string{
+		"materialise": "hearth --help", "jobs": "hearth jobs --help", "jobs strat": "hearth jobs --help", "jobs run": "hearth jobs run --help",
+		"verify --franction 1": "hearth verify --help", "dataset describe": "hearth dataset describe --help", "help nothing": "hearth --help",
+	} {
+		code, _, stderr := command(t, strings.Fields(args)...)
+		if code != exitUsage || !strings.HasSuffix(stderr, "\nTry: "+advice+"\n") {
+			t.Errorf("%s: exit %d\n%s", args, code, stderr)
+		}
+		if code, _, stderr = command(t, strings.Fields(strings.TrimPrefix(advice, "hearth "))...); code != exitDone {
+			t.Errorf("%s: exit %d\n%s", advice, code, stderr)
 		}
 	}
 	// A flag that would have no effect is a mistake: a drill that is not one would rewarm.

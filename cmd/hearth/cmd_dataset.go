@@ -18,9 +18,9 @@ type datasetCmd struct {
 
 type datasetBuildCmd struct {
 	Name             string            `arg:"" optional:"" help:"Dataset of hearth.yaml; with a single one declared it may be left out."`
-	Spine            string            `help:"Ad hoc: Parquet of the label rows." placeholder:"PATH"`
+	Spine            string            `help:"Ad hoc: Parquet or CSV of the label rows; a file, a pattern or a folder." placeholder:"PATH"`
 	TimestampField   string            `help:"Ad hoc: the spine's label time column (default event_timestamp)." placeholder:"COLUMN"`
-	JoinKeys         map[string]string `help:"Ad hoc: join key=spine column, where the names differ."`
+	JoinKeys         map[string]string `help:"Ad hoc: spine columns of the join keys, where the names differ." placeholder:"KEY=COLUMN;..."`
 	Features         []string          `help:"Ad hoc: feature references, for example zipcode_features:*,credit_history:hard_pulls." placeholder:"REF"`
 	FeatureService   string            `help:"Ad hoc: a feature service instead of --features." placeholder:"NAME"`
 	FullFeatureNames bool              `help:"Name columns view__feature."`
@@ -34,18 +34,25 @@ type datasetBuildCmd struct {
 // outputFlags are what every command that writes rows takes.
 type outputFlags struct {
 	Memory        string `help:"Memory for the whole process, for example 4GB (default half of the machine)." placeholder:"SIZE"`
-	FileFormat    string `enum:"parquet,csv" default:"parquet" help:"parquet or csv."`
+	FileFormat    string `enum:"parquet,csv" default:"parquet" help:"Format of the output: parquet or csv."`
 	PartitionRows int64  `help:"Split the output into files of that many rows." placeholder:"N"`
 }
 
 // Help is shown by hearth dataset build --help.
 func (datasetBuildCmd) Help() string {
-	return `Writes the spine's rows, once each and in the spine's order, with the newest features that
-were known at each row's time, as Parquet with a manifest.json beside it.
+	return `Writes the spine's rows (the labels), once each and in the spine's order, with the newest
+features that there were at each row's time, as Parquet with a manifest.json beside it. The
+output folder appears whole or not at all.
+
+The flags that begin with "Ad hoc" are for a spine that hearth.yaml does not declare; the
+others go with a declared dataset as well.
 
 Examples:
   hearth dataset build loans
-  hearth dataset build --spine labels.parquet --features 'zipcode_features:*' --out out/adhoc`
+  hearth dataset build loans --out out/loans_csv --file-format csv
+  hearth dataset build --spine labels.parquet --features 'zipcode_features:*' --out out/adhoc
+  hearth dataset build --spine 'labels/*.csv' --timestamp-field applied_at \
+    --join-keys 'zipcode=zip;dob_ssn=customer' --feature-service credit_score_v1 --out out/adhoc`
 }
 
 // Run carries out the command.
@@ -69,7 +76,7 @@ type datasetSnapshotCmd struct {
 	Features         []string          `help:"Feature references instead of a service." placeholder:"REF"`
 	At               string            `help:"The time, RFC 3339 (default now)." placeholder:"TIME"`
 	Entities         string            `help:"Parquet or CSV with one row per entity (default every entity known at that time)." placeholder:"PATH"`
-	JoinKeys         map[string]string `help:"join key=column of --entities, where the names differ."`
+	JoinKeys         map[string]string `help:"Columns of --entities that hold the join keys, where the names differ." placeholder:"KEY=COLUMN;..."`
 	FullFeatureNames bool              `help:"Name columns view__feature."`
 	EventTimestamps  bool              `help:"Add each view's event timestamp."`
 	FillDefaults     bool              `help:"Missing features get the view's defaults instead of null."`
@@ -79,10 +86,12 @@ type datasetSnapshotCmd struct {
 
 // Help is shown by hearth dataset snapshot --help.
 func (datasetSnapshotCmd) Help() string {
-	return `For batch scoring: what an online reader would have been served at a time, for every entity.
+	return `For batch scoring: what an online reader would have been served at a time, for every entity
+that the sources knew by then, or for those of --entities.
 
-Example:
-  hearth dataset snapshot --features 'zipcode_features:*' --at 2021-08-25T00:00:00Z --out out/scoring`
+Examples:
+  hearth dataset snapshot --features 'zipcode_features:*' --at 2021-08-25T00:00:00Z --out out/scoring
+  hearth dataset snapshot --feature-service credit_score_v1 --entities customers.csv --out out/scoring`
 }
 
 // Run carries out the command.
@@ -107,7 +116,10 @@ type datasetDescribeCmd struct {
 
 // Help is shown by hearth dataset describe --help.
 func (datasetDescribeCmd) Help() string {
-	return `Examples:
+	return `Reads the manifest.json of a training set: how many rows each view matched, how many values
+are missing, how old they were, and the leakage audit, which must say 0.
+
+Examples:
   hearth dataset describe out/loans
   hearth dataset describe out/loans --html loans.html`
 }

@@ -43,7 +43,12 @@ type statusCmd struct{}
 
 // Help is shown by hearth status --help.
 func (statusCmd) Help() string {
-	return `Example:
+	return `Shows, per view, the newest event time, the watermark (until when its files were taken) and how
+far Redis is behind; whether Redis is warm or which shards are cold; and the last runs, with the
+process that holds or held each. Exit 3 when a tier is unreachable.
+
+Examples:
+  hearth status
   hearth status --json`
 }
 

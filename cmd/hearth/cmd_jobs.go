@@ -34,7 +34,8 @@ type jobsRunCmd struct {
 
 // Help is shown by hearth jobs run --help.
 func (jobsRunCmd) Help() string {
-	return `The same job that the schedule runs, for plain cron, Step Functions or ECS: JSON out, exit code.
+	return `The same job that the schedule runs, under the same lease and in the same ledger, for plain
+cron, Step Functions or ECS: JSON out, exit code (4: the job is running elsewhere).
 
 A state machine that waits for a task token (.waitForTaskToken) passes it as HEARTH_TASK_TOKEN.
 It gets a heartbeat every 30 s; done and nothing are success, everything else is a failure
@@ -60,7 +61,11 @@ type jobsListCmd struct{}
 
 // Help is shown by hearth jobs list --help.
 func (jobsListCmd) Help() string {
-	return `Example:
+	return `The jobs of hearth.yaml: kind, schedule and time zone, what happens to missed runs, and when each
+is due next. It asks no tier.
+
+Examples:
+  hearth jobs list
   hearth jobs list --json`
 }
 

@@ -38,7 +38,8 @@ type rewarmCmd struct {
 // Help is shown by hearth rewarm --help.
 func (rewarmCmd) Help() string {
 	return `Scans the backing tier in parallel and copies what lives into Redis, add-or-newer: live
-writes win, expired and deleted values stay away. It can be stopped and run again.
+writes win, expired and deleted values stay away. It can be stopped and run again. Exit 3
+when something is missing afterwards, 5 when --verify found differences or a drill did not pass.
 
 Examples:
   hearth rewarm --plan
@@ -121,17 +122,18 @@ func (c *rewarmCmd) drill(e *env) error {
 }
 
 type verifyCmd struct {
-	Fraction     float64  `help:"Share of the keys to compare; 1 is all." default:"1" placeholder:"F"`
+	Fraction     float64  `help:"Share of the keys to compare (default all)." default:"1" placeholder:"F"`
 	FeatureViews []string `help:"Views to compare, name or name@n (default all)." placeholder:"VIEW"`
-	Repair       bool     `help:"Write what is missing or older in Redis."`
+	Repair       bool     `help:"Make Redis as the table is: put what is missing, older or different, remove what is extra."`
 	Seed         uint64   `help:"Seed of the sample; the same seed compares the same keys." placeholder:"N"`
 	MaxReadRate  float64  `help:"At most this many read units a second from the table." placeholder:"RCU"`
 }
 
 // Help is shown by hearth verify --help.
 func (verifyCmd) Help() string {
-	return `Compares the backing tier with Redis: missing, older, different, extra. With a sample it
-gives the share of bad keys that is not exceeded with 95 % confidence.
+	return `Compares the backing tier with Redis, byte by byte: missing, older, different, extra, ahead. With
+a sample it gives the share of bad keys that is not exceeded with 95 % confidence. Exit 5 when
+the tiers differ, and with --repair when not all of it could be healed.
 
 Examples:
   hearth verify
@@ -150,6 +152,9 @@ func (c *verifyCmd) Run(e *env) error {
 				return nil
 			case a.Config().Online.Embedded != nil:
 				return &exitError{exitDifferences, "the tiers differ: the embedded online tier starts empty in each process; hearth serve, or a Redis, keeps one"}
+			}
+			if c.Repair {
+				return &exitError{exitDifferences, "the tiers differ; the report says what could not be repaired, and why"}
 			}
 			return &exitError{exitDifferences, "the tiers differ; hearth verify --repair heals Redis"}
 		})

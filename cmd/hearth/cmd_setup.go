@@ -94,9 +94,9 @@ type applyCmd struct {
 
 // Help is shown by hearth apply --help.
 func (applyCmd) Help() string {
-	return `Creates the tables that are missing and checks those that exist: key schema, TTL
+	return `Creates the DynamoDB tables that are missing and checks those that exist: key schema, TTL
 attribute, point-in-time recovery, encryption, deletion protection. Running it again
-changes nothing.
+changes nothing. Redis needs nothing, and an embedded tier sets itself up.
 
 Examples:
   hearth apply --dry-run

@@ -10,8 +10,8 @@ type materializeCmd struct {
 	Full         bool     `help:"Read every file, not only new and changed ones."`
 	Prune        bool     `help:"With --full: write tombstones for entities that vanished from the source."`
 	Force        bool     `help:"Override a refusal: a schema change or a retired version (with --full), a prune that would delete everything."`
-	Start        string   `help:"Only rows with an event time from here on." placeholder:"TIME"`
-	End          string   `help:"Only rows with an event time up to here (default now)." placeholder:"TIME"`
+	Start        string   `help:"Only rows with an event time from here on, RFC 3339 or a date; their files still count as new afterwards." placeholder:"TIME"`
+	End          string   `help:"Only rows with an event time up to here (default now); files with later rows stay pending." placeholder:"TIME"`
 	Shard        string   `help:"Only the entities of shard i of n, for example 0/4." placeholder:"I/N"`
 	DryRun       bool     `help:"Count rows, write units, cost and time; write nothing."`
 }
@@ -24,8 +24,10 @@ run, rewarm or verify --repair heals it.
 
 Examples:
   hearth materialize
+  hearth materialize --dry-run                       # what it would write and cost
   hearth materialize --feature-views credit_history --full
-  hearth materialize --dry-run`
+  hearth materialize --start 2021-08-01 --end 2021-08-31T23:59:59Z
+  hearth materialize --shard 0/4                     # one of four machines`
 }
 
 // Run carries out the command.
