@@ -143,7 +143,7 @@ func TestUsageErrors(t *testing.T) {
 	}
 	// The advice is a command line that works. Seen red with the mistake repeated in it.
 	for args, advice := range map[string]string{
-		"materialise": "hearth --help", "jobs": "hearth jobs --help", "jobs strat": "hearth jobs --help", "jobs run": "hearth jobs run --help",
+		"materialise": "hearth --help", "jobs": "hearth jobs --help", "jobs begin": "hearth jobs --help", "jobs run": "hearth jobs run --help",
 		"verify --franction 1": "hearth verify --help", "dataset describe": "hearth dataset describe --help", "help nothing": "hearth --help",
 	} {
 		code, _, stderr := command(t, strings.Fields(args)...)
