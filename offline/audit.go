@@ -296,9 +296,7 @@ func (s *session) sumRows(ctx context.Context, number string, columns []string, 
 	call := duck.Register(func(rows *duck.Chunk, out *duck.Result) {
 		part := take()
 		part.add(rows)
-		for i := range rows.Len() {
-			out.Set(i, 1)
-		}
+		out.Fill(1)
 		mu.Lock()
 		defer mu.Unlock()
 		idle = append(idle, part)

@@ -355,9 +355,9 @@ func TestAuditFailsTheBuild(t *testing.T) {
 	e := openEngine(t)
 	before := s.build(t, e)
 	shift := func(d *dataset, by int64) {
-		for i, t := range d.indexes[0].index.events {
+		for i, t := range d.indexes[0].index.Events() {
 			if t != int64(feature.NoTime) {
-				d.indexes[0].index.events[i] += by
+				d.indexes[0].index.Events()[i] += by
 			}
 		}
 	}

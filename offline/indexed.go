@@ -5,18 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/offline/internal/duck"
+	"github.com/hearthstore/hearth/offline/internal/newest"
 	"github.com/hearthstore/hearth/sql"
 )
 
 // indexed is a join whose winners were found by an index: its results, as statements call them.
 type indexed struct {
-	index                       *labelIndex
+	index                       *newest.Index
 	winner, event, known, picks *duck.Call
-	found                       settled
+	found                       newest.Found
 	lent                        int64 // bytes of DuckDB's memory
 }
 
@@ -25,7 +28,7 @@ func (x *indexed) close(s *session) error {
 	for _, c := range []*duck.Call{x.winner, x.event, x.known, x.picks} {
 		c.Free()
 	}
-	x.index.close()
+	x.index.Close()
 	return s.lend(context.Background(), -x.lent) // whatever ended, DuckDB gets it back
 }
 
@@ -36,10 +39,10 @@ var errCrowded = errors.New("too many feature rows share entity and times")
 // fitsIndex reports whether the index of a join may be held in memory: in two fifths of what the
 // process may have, which DuckDB lends.
 func (d *dataset) fitsIndex(labels int64, src *source) bool {
-	if labels > math.MaxInt32 || d.spine.total > math.MaxUint32 || len(src.files) > maxFiles {
+	if labels > math.MaxInt32 || d.spine.total > math.MaxUint32 || len(src.files) > newest.MaxFiles {
 		return false
 	}
-	peak, kept := indexBytes(labels, d.spine.total, d.req.KnownAt)
+	peak, kept := newest.Bytes(labels, d.spine.total, d.req.KnownAt)
 	if d.assembly == AssemblyJoin { // which needs what is kept of all of them
 		peak += kept * int64(len(d.req.Selection.Groups)-1)
 	}
@@ -58,7 +61,7 @@ func (d *dataset) joinIndexed(ctx context.Context, i int, j sql.Join, v *ViewMan
 	case err != nil:
 		return "", err
 	}
-	v.Ties, v.Deleted = x.found.twins, x.found.dead
+	v.Ties, v.Deleted = x.found.Twins, x.found.Dead
 	d.digestQuery(j, "spine", "offer", "tied", "picked")
 	return "", d.take(ctx, x, from)
 }
@@ -91,7 +94,7 @@ func (d *dataset) dropIndexTables(ctx context.Context, i int) error {
 // one over the content of those that tie. It returns the join over the rows that their
 // features are to be taken from. Table e<N> stays.
 func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *indexed, from sql.Join, err error) {
-	peak, kept := indexBytes(v.PlanStats.SpineRows, d.spine.total, d.req.KnownAt)
+	peak, kept := newest.Bytes(v.PlanStats.SpineRows, d.spine.total, d.req.KnownAt)
 	if err := d.lend(ctx, peak); err != nil {
 		return nil, j, err
 	}
@@ -108,31 +111,72 @@ func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *ind
 	}
 	defer func() {
 		if err != nil {
-			index.close()
+			index.Close()
 		}
 	}()
 	if from, err = d.gather(ctx, j, &v.PlanStats); err != nil {
 		return nil, j, err
 	}
-	if err := d.callFor(ctx, "offer", from, index.offer, nil); err != nil {
+	if err := d.callFor(ctx, "offer", from, offering(index), nil); err != nil {
 		return nil, j, err
 	}
-	if index.crowded.Load() {
+	if index.Crowded() {
 		return nil, j, errCrowded
 	}
 	if err := d.breakTies(ctx, j, index); err != nil {
 		return nil, j, err
 	}
-	found, err := index.settle(int(d.spine.total))
+	found, err := index.Settle(int(d.spine.total))
 	if err != nil {
 		return nil, j, err
 	}
 	return &indexed{
 		index:  index,
-		winner: duck.Register(index.winner), event: duck.Register(index.event), known: duck.Register(index.known),
-		picks: duck.Register(newRowSet(index.sources).has),
+		winner: duck.Register(byRow(index.Places(), func(p int64) bool { return p >= 0 })),
+		event:  duck.Register(byRow(index.Events(), isTime)), known: duck.Register(byRow(index.Created(), isTime)),
+		picks: duck.Register(within(newest.NewSet(index.Places()))),
 		found: found, lent: kept,
 	}, from, nil
+}
+
+// offering hands feature rows to an index: entity, event time, created time, place and whether
+// the row says that there is no value. All have an event time: the bounds of a join leave out others.
+func offering(index *newest.Index) duck.Func {
+	return func(in *duck.Chunk, out *duck.Result) {
+		n := in.Len()
+		created := slices.Clone(in.Column(2).Int64s(n))
+		for i := range created {
+			if in.Column(2).Null(i) {
+				created[i] = int64(feature.NoTime)
+			}
+		}
+		index.Offer(newest.Rows{Entities: in.Column(0).Int64s(n), Events: in.Column(1).Int64s(n), Created: created, Places: in.Column(3).Int64s(n), Dead: in.Column(4).Bools(n)})
+		out.Fill(1)
+	}
+}
+
+func isTime(t int64) bool { return t != int64(feature.NoTime) }
+
+// byRow looks up a value by the number of a spine's row. It is NULL where there is none.
+func byRow(values []int64, is func(int64) bool) duck.Func {
+	return func(in *duck.Chunk, out *duck.Result) {
+		for i, row := range in.Column(0).Int64s(in.Len()) {
+			if v := values[row]; is(v) {
+				out.Set(i, v)
+			} else {
+				out.SetNull(i)
+			}
+		}
+	}
+}
+
+// within says of a place whether it is in a set: 1 or 0.
+func within(set newest.Set) duck.Func {
+	return func(in *duck.Chunk, out *duck.Result) {
+		for i, place := range in.Column(0).Int64s(in.Len()) {
+			out.Set(i, set.Has(place))
+		}
+	}
 }
 
 // callFor runs a query that calls a function for each row. rows, which may be nil, is given
@@ -158,7 +202,7 @@ func (d *dataset) callFor(ctx context.Context, template string, j sql.Join, f du
 }
 
 // indexLabels makes the index over the labels in s<N>, and the table e<N> of their entities.
-func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*labelIndex, error) {
+func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*newest.Index, error) {
 	if err := d.run(ctx, "entities", j); err != nil {
 		return nil, err
 	}
@@ -170,21 +214,26 @@ func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*
 		ids, n := in.Column(0).Int64s(in.Len()), in.Column(1).Int64s(in.Len())
 		for i, id := range ids { // each one once, so that threads do not meet
 			counts[id] = uint32(n[i])
-			out.Set(i, 1)
 		}
+		out.Fill(1)
 	}, nil)
 	if err != nil {
 		return nil, err
 	}
-	index, err := newLabelIndex(counts, j.TTL, j.KnownAt, d.engine.config.Threads)
+	index, err := newest.New(newest.Config{Labels: counts, TTL: j.TTL, KnownAt: j.KnownAt, Threads: d.engine.config.Threads})
 	if err != nil {
 		return nil, err
 	}
-	if err = d.callFor(ctx, "place", j, index.place, nil); err == nil {
-		err = index.sort()
+	err = d.callFor(ctx, "place", j, func(in *duck.Chunk, out *duck.Result) {
+		n := in.Len()
+		index.Place(in.Column(0).Int64s(n), in.Column(1).Int64s(n), in.Column(2).Int64s(n))
+		out.Fill(1)
+	}, nil)
+	if err == nil {
+		err = index.Sort()
 	}
 	if err != nil {
-		index.close()
+		index.Close()
 		return nil, err
 	}
 	return index, nil
@@ -235,13 +284,14 @@ func (d *dataset) gather(ctx context.Context, j sql.Join, st *PlanStats) (sql.Jo
 }
 
 // breakTies reads the rows between which only their content can choose.
-func (d *dataset) breakTies(ctx context.Context, j sql.Join, index *labelIndex) error {
-	if len(index.tied) == 0 {
+func (d *dataset) breakTies(ctx context.Context, j sql.Join, index *newest.Index) error {
+	tied := index.Tied()
+	if len(tied) == 0 {
 		return nil
 	}
 	d.beginView(j.N, "ties")
 	digests := map[int64]string{}
-	err := d.callFor(ctx, "tied", j, newRowSet(index.tiedSources()).has, func(rows *duck.Rows) {
+	err := d.callFor(ctx, "tied", j, within(newest.NewSet(tied)), func(rows *duck.Rows) {
 		for i := range rows.Len() {
 			digests[rows.Column(0).Int(i)] = string(rows.Column(1).Bytes(i))
 		}
@@ -249,7 +299,10 @@ func (d *dataset) breakTies(ctx context.Context, j sql.Join, index *labelIndex) 
 	if err != nil {
 		return err
 	}
-	return index.breakTies(digests)
+	if err := index.BreakTies(digests); err != nil {
+		return fmt.Errorf("%w: %w; run again when their writer is done", errChanged, err)
+	}
+	return nil
 }
 
 // changedSource tells a statement that read other rows than those that were picked from

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/offline/internal/duck"
+	"github.com/hearthstore/hearth/offline/internal/newest"
 	"github.com/hearthstore/hearth/sql"
 )
 
@@ -427,7 +428,7 @@ func (src *source) bind() feature.Problems {
 	}
 	src.scan.From, src.scan.Place = src.from, "file_row_number"
 	if src.query == "" && len(src.files) > 1 {
-		src.scan.Place = fmt.Sprintf("file_index::BIGINT * %d + file_row_number", int64(1)<<fileShift)
+		src.scan.Place = fmt.Sprintf("file_index::BIGINT * %d + file_row_number", int64(newest.FileRows))
 	}
 	for _, f := range src.faults {
 		if strings.HasPrefix(f.reason, "feature ") { // the joins themselves drop NULL keys and times

@@ -31,6 +31,13 @@ type Result struct {
 	valid  unsafe.Pointer // nil until there is a NULL
 }
 
+// Fill gives every row one value.
+func (r *Result) Fill(v int64) {
+	for i := range r.values {
+		r.values[i] = v
+	}
+}
+
 // Set gives row i its value.
 func (r *Result) Set(i int, v int64) { r.values[i] = v }
 

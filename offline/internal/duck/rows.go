@@ -22,9 +22,6 @@ type Rows struct {
 	closed  bool
 }
 
-// MaxRows is how many rows a chunk has at most.
-const MaxRows = 2048
-
 // Chunk is some rows, column by column.
 type Chunk struct {
 	data    mapping.DataChunk
@@ -181,6 +178,9 @@ func (c *Column) Int(i int) int64 {
 // Int64s returns the first n rows of a BIGINT column; those of NULLs have no meaning. It is
 // valid as long as the chunk.
 func (c *Column) Int64s(n int) []int64 { return unsafe.Slice((*int64)(c.data), n) }
+
+// Bools returns the first n rows of a BOOLEAN column, as Int64s does.
+func (c *Column) Bools(n int) []bool { return unsafe.Slice((*bool)(c.data), n) }
 
 // Float64 returns row i of a DOUBLE column.
 func (c *Column) Float64(i int) float64 { return at[float64](c, i) }

@@ -1,7 +1,11 @@
-package offline
+// Package newest finds, for each label of a training set, the newest feature row that it can see:
+// by an index over the labels in memory, and one pass over the keys and times of the
+// feature rows, which come in any order and from several threads.
+package newest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math/bits"
 	"runtime"
@@ -11,21 +15,18 @@ import (
 	"sync/atomic"
 
 	"github.com/hearthstore/hearth/feature"
-	"github.com/hearthstore/hearth/offline/internal/duck"
 )
 
-// labelIndex holds the labels of one join by entity and time, and finds for each of them the
-// newest feature row that it can see, in one pass over rows that come in any order and from
-// several threads.
+// Index holds the labels of one join by entity and time. All times are in microseconds.
 //
 // A feature row is offered to the first label of its entity that can see it: all later ones can
 // see it too. When all rows were offered, one walk over the labels of each entity hands the
 // best row so far on to the next.
 //
-// Its use: count, place for every label, sort, offer for every feature row, settle, then
-// winner, event and keep.
-type labelIndex struct {
-	ttl     int64 // microseconds; 0: none
+// Its use: New, Place for all labels, Sort, Offer for all feature rows, BreakTies, Settle. Place
+// and Offer may be called by several goroutines at once, the others by one.
+type Index struct {
+	ttl     int64
 	knownAt bool
 	threads int
 
@@ -42,7 +43,7 @@ type labelIndex struct {
 	tiedRows int
 	crowded  atomic.Bool // more ties than are worth holding
 
-	// By row of the spine, after settle.
+	// By row of the spine, after Settle.
 	events, created, sources []int64
 
 	frees []func() // of what is left
@@ -60,24 +61,34 @@ type candidate struct {
 	source         int64 // the row's place in its source, and flags; negative: none
 }
 
-// The place of a feature row is its file's number times 2^fileShift plus the row's in the file.
+// The place of a feature row is its file's number times FileRows plus the row's in the file.
 const (
+	FileRows = 1 << fileShift
+	MaxFiles = 1 << 20
+
 	fileShift  = 40
-	maxFiles   = 1 << 20
 	flagDead   = 1 << 60 // the row says that there is no value any more
 	flagTwin   = 1 << 61 // another row has its event time
 	flagTied   = 1 << 62 // another row has both its times: see tied
 	sourceMask = flagDead - 1
 	noSource   = -1
 
-	// maxTied bounds the rows that are held for their content to choose. Where ties are the
-	// rule, SQL breaks them.
-	maxTied = 1 << 18
+	// MaxTied bounds the rows that are held for their content to choose.
+	MaxTied = 1 << 18
 )
 
-// newLabelIndex makes room for the labels of entities with so many labels each. Close it.
-func newLabelIndex(counts []uint32, ttl int64, knownAt bool, threads int) (x *labelIndex, err error) {
-	x = &labelIndex{ttl: ttl, knownAt: knownAt, threads: threads, start: make([]uint32, len(counts)+1), filled: make([]uint32, len(counts)), tied: map[uint32][]int64{}}
+// Config describes the labels of an [Index].
+type Config struct {
+	Labels  []uint32 // how many labels each entity has; entities are numbers, from 0
+	TTL     int64    // how old an event may be at the label's time, inclusive. Defaults to any age
+	KnownAt bool     // a row is visible from the later of its two times on
+	Threads int      // for what the index does alone
+}
+
+// New makes room for the labels. Close it. It fails where the system has no memory.
+func New(c Config) (x *Index, err error) {
+	counts := c.Labels
+	x = &Index{ttl: c.TTL, knownAt: c.KnownAt, threads: max(c.Threads, 1), start: make([]uint32, len(counts)+1), filled: make([]uint32, len(counts)), tied: map[uint32][]int64{}}
 	for i, n := range counts {
 		x.start[i+1] = x.start[i] + n
 	}
@@ -88,7 +99,7 @@ func newLabelIndex(counts []uint32, ttl int64, knownAt bool, threads int) (x *la
 }
 
 // room makes a slice that lives until close.
-func room[T any](x *labelIndex, n int) ([]T, error) {
+func room[T any](x *Index, n int) ([]T, error) {
 	s, free, err := pages[T](n)
 	if err == nil {
 		x.frees = append(x.frees, free)
@@ -96,16 +107,16 @@ func room[T any](x *labelIndex, n int) ([]T, error) {
 	return s, err
 }
 
-// close lets go of the memory. No statement that calls the index may be running.
-func (x *labelIndex) close() {
+// Close lets go of the memory, that of the results too.
+func (x *Index) Close() {
 	for _, free := range x.frees {
 		free()
 	}
 	x.frees, x.labels, x.times, x.rows, x.best, x.events, x.created, x.sources = nil, nil, nil, nil, nil, nil, nil, nil
 }
 
-// indexBytes is about what an index holds at most, and what is left of it after settle.
-func indexBytes(labels, rows int64, knownAt bool) (peak, kept int64) {
+// Bytes is about what an index holds at most, and what is left of it after Settle.
+func Bytes(labels, rows int64, knownAt bool) (peak, kept int64) {
 	kept = 16 * rows
 	if knownAt {
 		kept += 8 * rows
@@ -113,21 +124,28 @@ func indexBytes(labels, rows int64, knownAt bool) (peak, kept int64) {
 	return 40*labels + 8*labels + kept, kept // labels and candidates, entities, results
 }
 
-// place puts labels: entity, time and row of the spine. It is a [duck.Func].
-func (x *labelIndex) place(in *duck.Chunk, out *duck.Result) {
-	ids, times, rows := in.Column(0).Int64s(in.Len()), in.Column(1).Int64s(in.Len()), in.Column(2).Int64s(in.Len())
-	var at [duck.MaxRows]uint32
-	for i, id := range ids {
-		at[i] = x.start[id] + atomic.AddUint32(&x.filled[id], 1) - 1
-	}
-	for i := range ids {
-		x.labels[at[i]] = label{times[i], uint32(rows[i])}
-		out.Set(i, 1)
+// step is how many rows are looked up together.
+const step = 2048
+
+// Place puts labels: entity, time and number of each row of the spine.
+func (x *Index) Place(entities, times, rows []int64) {
+	var at [step]uint32
+	for ; len(entities) > 0; entities, times, rows = rest(entities), rest(times), rest(rows) {
+		now := entities[:min(step, len(entities))]
+		for i, id := range now {
+			at[i] = x.start[id] + atomic.AddUint32(&x.filled[id], 1) - 1
+		}
+		for i := range now {
+			x.labels[at[i]] = label{times[i], uint32(rows[i])}
+		}
 	}
 }
 
-// sort puts the labels of each entity in order of time, and makes room for their candidates.
-func (x *labelIndex) sort() (err error) {
+// rest is what is left after a step.
+func rest[T any](s []T) []T { return s[min(step, len(s)):] }
+
+// Sort puts the labels of each entity in order of time, and makes room for their candidates.
+func (x *Index) Sort() (err error) {
 	x.spread(func(from, to int) {
 		for id := from; id < to; id++ {
 			slices.SortFunc(x.labels[x.start[id]:x.start[id+1]], func(a, b label) int { return cmp.Compare(a.t, b.t) })
@@ -156,55 +174,57 @@ func (x *labelIndex) sort() (err error) {
 	return err
 }
 
-// offer takes feature rows: entity, event time, created time (may be NULL), place in the
-// source, and whether it says that there is no value any more. It is a [duck.Func].
+// Rows are feature rows, column by column.
+type Rows struct {
+	Entities, Events []int64
+	Created          []int64 // int64(feature.NoTime) where it is not known
+	Places           []int64 // where they are in their source: see FileRows
+	Dead             []bool  // the row says that there is no value any more
+}
+
+// Offer takes feature rows.
 //
 // What it looks up lies all over memory. So it goes over the rows step by step, without a
 // branch between two of them that depends on what was looked up: then the processor has many
 // of these accesses under way at a time.
-func (x *labelIndex) offer(in *duck.Chunk, out *duck.Result) {
-	n := in.Len()
-	ids, events, created, sources := in.Column(0).Int64s(n), in.Column(1).Int64s(n), in.Column(2), in.Column(3).Int64s(n)
-	var (
-		from, at, found [duck.MaxRows]uint32
-		seen            int64
-	)
-	for i, id := range ids {
-		from[i], at[i] = x.start[id], x.start[id+1]
-		seen += x.times[from[i]] // an entity has a label
+func (x *Index) Offer(r Rows) {
+	for ; len(r.Entities) > step; r = (Rows{rest(r.Entities), rest(r.Events), rest(r.Created), rest(r.Places), rest(r.Dead)}) {
+		x.offer(Rows{r.Entities[:step], r.Events[:step], r.Created[:step], r.Places[:step], r.Dead[:step]})
 	}
-	for i := range ids {
-		visible := events[i]
-		if x.knownAt && !created.Null(i) {
-			visible = max(visible, created.Int(i))
+	x.offer(r)
+}
+
+func (x *Index) offer(r Rows) {
+	var (
+		from, at, found [step]uint32
+		touched         int64
+	)
+	for i, id := range r.Entities {
+		from[i], at[i] = x.start[id], x.start[id+1]
+		touched += x.times[from[i]] // an entity has a label
+	}
+	runtime.KeepAlive(touched) // or nothing would be read
+	for i, visible := range r.Events {
+		if x.knownAt {
+			visible = max(visible, r.Created[i]) // NoTime is before every other
 		}
 		at[i] = x.search(from[i], at[i], visible)
-		if in.Column(1).Null(i) { // no time, no label
-			at[i] = x.start[ids[i]+1]
-		}
 	}
-	better := found[:0]
-	last := uint32(len(x.times) - 1)
-	for i, id := range ids {
-		to, label := x.start[id+1], min(at[i], last)
-		worse := at[i] == to || x.stale(x.times[label], events[i]) || atomic.LoadInt64(&x.best[label].event) > events[i]
-		better = better[:len(better)+1]
-		better[len(better)-1] = uint32(i)
+	better, last := found[:0], uint32(len(x.times)-1)
+	for i, id := range r.Entities {
+		label := min(at[i], last)
+		worse := at[i] == x.start[id+1] || x.stale(x.times[label], r.Events[i]) || atomic.LoadInt64(&x.best[label].event) > r.Events[i]
+		better = append(better, uint32(i))
 		if worse {
 			better = better[:len(better)-1]
 		}
-		out.Set(i, 1)
 	}
-	runtime.KeepAlive(seen) // or nothing would be read
 	for _, i := range better {
-		c := candidate{events[i], int64(feature.NoTime), sources[i]}
-		if !created.Null(int(i)) {
-			c.created = created.Int(int(i))
-		}
-		if in.Column(4).Bool(int(i)) {
+		c := candidate{r.Events[i], r.Created[i], r.Places[i]}
+		if r.Dead[i] {
 			c.source |= flagDead
 		}
-		lock := &x.locks[ids[i]%int64(len(x.locks))]
+		lock := &x.locks[r.Entities[i]%int64(len(x.locks))]
 		lock.Lock()
 		x.improve(at[i], c)
 		lock.Unlock()
@@ -212,7 +232,7 @@ func (x *labelIndex) offer(in *duck.Chunk, out *duck.Result) {
 }
 
 // search returns the first label in [from, to) at or after a time, or to.
-func (x *labelIndex) search(from, to uint32, t int64) uint32 {
+func (x *Index) search(from, to uint32, t int64) uint32 {
 	for n := to - from; n > 0; {
 		half := (n + 1) / 2
 		from += half * before(x.times[from+half-1], t)
@@ -228,12 +248,12 @@ func before(a, b int64) uint32 {
 }
 
 // stale reports whether an event is too old for a label at or after it.
-func (x *labelIndex) stale(label, event int64) bool {
+func (x *Index) stale(label, event int64) bool {
 	return x.ttl > 0 && uint64(label)-uint64(event) > uint64(x.ttl)
 }
 
 // improve replaces the best row of a label by a newer one. Rows of the same two times are noted.
-func (x *labelIndex) improve(at uint32, c candidate) {
+func (x *Index) improve(at uint32, c candidate) {
 	best := &x.best[at]
 	switch order := c.compare(*best); {
 	case best.source == noSource:
@@ -246,7 +266,7 @@ func (x *labelIndex) improve(at uint32, c candidate) {
 		best.source |= flagTwin | flagTied
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.tiedRows++; x.tiedRows > maxTied {
+		if x.tiedRows++; x.tiedRows > MaxTied {
 			x.crowded.Store(true)
 			return
 		}
@@ -270,8 +290,11 @@ func (c candidate) compare(o candidate) int {
 	return cmp.Or(cmp.Compare(c.event, o.event), cmp.Compare(c.created, o.created))
 }
 
-// tiedSources returns the places of all rows between which only their content can choose.
-func (x *labelIndex) tiedSources() (sources []int64) {
+// Crowded reports whether more rows tie than are worth holding: then the results mean nothing.
+func (x *Index) Crowded() bool { return x.crowded.Load() }
+
+// Tied returns the places of all rows between which only their content can choose.
+func (x *Index) Tied() (sources []int64) {
 	for at, more := range x.tied {
 		sources = append(sources, x.best[at].source&sourceMask)
 		for _, s := range more {
@@ -281,13 +304,16 @@ func (x *labelIndex) tiedSources() (sources []int64) {
 	return sources
 }
 
-// breakTies chooses between tied rows: the one of the greatest digest wins.
-func (x *labelIndex) breakTies(digests map[int64]string) error {
+// ErrNoDigest says that a tied row has no digest.
+var ErrNoDigest = errors.New("a row that was offered has no digest")
+
+// BreakTies chooses between tied rows by digests of them all: the greatest one wins.
+func (x *Index) BreakTies(digests map[int64]string) error {
 	for at, more := range x.tied {
 		best := &x.best[at]
 		for _, s := range append(more, best.source) {
 			if _, ok := digests[s&sourceMask]; !ok {
-				return fmt.Errorf("%w: a row that was read before is not there", errChanged)
+				return fmt.Errorf("%w: file %d, row %d", ErrNoDigest, s&sourceMask>>fileShift, s&(1<<fileShift-1))
 			}
 			// Rows of one digest are equal: any of them will do, and the first one is always the same.
 			if order := strings.Compare(digests[s&sourceMask], digests[best.source&sourceMask]); order > 0 || order == 0 && s&sourceMask < best.source&sourceMask {
@@ -301,7 +327,7 @@ func (x *labelIndex) breakTies(digests map[int64]string) error {
 
 // spread calls work with all entities, in ranges [from, to), from as many goroutines as there
 // are threads.
-func (x *labelIndex) spread(work func(from, to int)) {
+func (x *Index) spread(work func(from, to int)) {
 	const step = 1024
 	var (
 		next    atomic.Int64
@@ -321,16 +347,16 @@ func (x *labelIndex) spread(work func(from, to int)) {
 	running.Wait()
 }
 
-// settled says what settle found.
-type settled struct {
-	winners int64 // labels with a row that counts
-	twins   int64 // labels whose row shares its event time with another one
-	dead    int64 // labels whose newest row says that there is no value
+// Found says what the labels have.
+type Found struct {
+	Winners int64 // labels with a row that counts
+	Twins   int64 // labels whose row shares its event time with another one
+	Dead    int64 // labels whose newest row says that there is no value
 }
 
-// settle hands the best rows on from label to label, keeps the results by row of the spine,
+// Settle hands the best rows on from label to label, keeps the results by row of the spine,
 // which has so many rows, and lets go of everything else.
-func (x *labelIndex) settle(rows int) (found settled, err error) {
+func (x *Index) Settle(rows int) (found Found, err error) {
 	working := x.frees
 	x.frees = nil
 	defer func() {
@@ -353,32 +379,35 @@ func (x *labelIndex) settle(rows int) (found settled, err error) {
 	}
 	var mu sync.Mutex
 	x.spread(func(from, to int) {
-		var part settled
+		var part Found
 		for id := from; id < to; id++ {
 			x.settleEntity(id, &part)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		found.winners += part.winners
-		found.twins += part.twins
-		found.dead += part.dead
+		found.Winners += part.Winners
+		found.Twins += part.Twins
+		found.Dead += part.Dead
 	})
 	return found, nil
 }
 
-func (x *labelIndex) settleEntity(id int, found *settled) {
+func (x *Index) settleEntity(id int, found *Found) {
 	newest := candidate{source: noSource}
 	for at := x.start[id]; at < x.start[id+1]; at++ {
 		if c := x.best[at]; c.source != noSource && (newest.source == noSource || c.compare(newest) > 0) {
+			if newest.source != noSource && c.event == newest.event { // which became known later
+				c.source |= flagTwin
+			}
 			newest = c
 		}
 		switch {
 		case newest.source == noSource || x.stale(x.times[at], newest.event):
 			continue
 		case newest.source&flagDead != 0:
-			found.dead++
+			found.Dead++
 		default:
-			found.winners++
+			found.Winners++
 			row := x.rows[at]
 			x.events[row], x.sources[row] = newest.event, newest.source&sourceMask
 			if x.knownAt {
@@ -386,68 +415,16 @@ func (x *labelIndex) settleEntity(id int, found *settled) {
 			}
 		}
 		if newest.source&flagTwin != 0 {
-			found.twins++
+			found.Twins++
 		}
 	}
 }
 
-// winner returns the place of a spine row's feature row in the source, or NULL. It is a [duck.Func].
-func (x *labelIndex) winner(in *duck.Chunk, out *duck.Result) {
-	for i, row := range in.Column(0).Int64s(in.Len()) {
-		if s := x.sources[row]; s != noSource {
-			out.Set(i, s)
-		} else {
-			out.SetNull(i)
-		}
-	}
-}
+// Places holds, after Settle, the place of the feature row of each row of the spine; negative: none.
+func (x *Index) Places() []int64 { return x.sources }
 
-// event returns the event time of a spine row's feature row, or NULL. It is a [duck.Func].
-func (x *labelIndex) event(in *duck.Chunk, out *duck.Result) { times(x.events, in, out) }
+// Events holds, after Settle, that row's event time; feature.NoTime: none.
+func (x *Index) Events() []int64 { return x.events }
 
-// known returns the created time of a spine row's feature row, or NULL. It is a [duck.Func].
-func (x *labelIndex) known(in *duck.Chunk, out *duck.Result) { times(x.created, in, out) }
-
-func times(of []int64, in *duck.Chunk, out *duck.Result) {
-	for i, row := range in.Column(0).Int64s(in.Len()) {
-		if t := of[row]; t != int64(feature.NoTime) {
-			out.Set(i, t)
-		} else {
-			out.SetNull(i)
-		}
-	}
-}
-
-// rowSet is a set of places of rows in a source, by file.
-type rowSet [][]uint64
-
-// newRowSet makes a set of places; negative ones are left out.
-func newRowSet(places []int64) rowSet {
-	var set rowSet
-	for _, p := range places {
-		if p < 0 {
-			continue
-		}
-		file, row := int(p>>fileShift), uint64(p&(1<<fileShift-1))
-		for len(set) <= file {
-			set = append(set, nil)
-		}
-		if word := int(row / 64); word >= len(set[file]) {
-			set[file] = append(set[file], make([]uint64, word+1-len(set[file]))...)
-		}
-		set[file][row/64] |= 1 << (row % 64)
-	}
-	return set
-}
-
-// has returns 1 for each place that is in the set, else 0. It is a [duck.Func].
-func (set rowSet) has(in *duck.Chunk, out *duck.Result) {
-	for i, p := range in.Column(0).Int64s(in.Len()) {
-		file, row := int(p>>fileShift), uint64(p&(1<<fileShift-1))
-		bit := int64(0)
-		if file < len(set) && row/64 < uint64(len(set[file])) {
-			bit = int64(set[file][row/64] >> (row % 64) & 1)
-		}
-		out.Set(i, bit)
-	}
-}
+// Created holds, after Settle and with KnownAt, that row's created time; feature.NoTime where it is not known.
+func (x *Index) Created() []int64 { return x.created }

@@ -1,4 +1,4 @@
-package offline
+package newest
 
 import (
 	"fmt"
