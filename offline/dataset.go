@@ -55,7 +55,7 @@ func (e *Engine) CheckDataset(ctx context.Context, req DatasetRequest) feature.P
 	if err := d.validate(); err != nil {
 		return append(problems, listed(err)...)
 	}
-	if d.spine, err = s.openSpine(ctx, req.Spine, req.textKeys()); err != nil {
+	if d.spine, err = s.openSpine(ctx, req.Spine, req.keyTypes()); err != nil {
 		problems = append(problems, listed(err)...)
 	}
 	seen := map[feature.ViewID]bool{}
@@ -215,7 +215,7 @@ func (d *dataset) bind(ctx context.Context) error {
 		return err
 	}
 	d.begin("open spine")
-	if d.spine, err = d.openSpine(ctx, d.req.Spine, d.req.textKeys()); err != nil {
+	if d.spine, err = d.openSpine(ctx, d.req.Spine, d.req.keyTypes()); err != nil {
 		if err = collect(err); err != nil {
 			return fmt.Errorf("open spine: %w", err)
 		}

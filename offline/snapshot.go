@@ -123,7 +123,7 @@ func (d *dataset) givenEntities(ctx context.Context, req SnapshotRequest) (strin
 func (d *dataset) entityText(req SnapshotRequest) map[string]feature.Type {
 	with := d.req
 	with.Spine.JoinKeys = req.JoinKeys
-	return with.textKeys()
+	return with.keyTypes()
 }
 
 // knownEntities renders the distinct keys of all selected views up to the time.

@@ -154,9 +154,9 @@ func needs(labels timeRange, v *feature.View) timeRange {
 	return timeRange{feature.NoTime, labels.hi}
 }
 
-// textKeys are the spine columns that hold join keys, and the types of the keys, for files in
+// keyTypes are the spine columns that hold join keys, and the types of the keys, for files in
 // which all is text. What is a string to one view is one.
-func (req *DatasetRequest) textKeys() map[string]feature.Type {
+func (req *DatasetRequest) keyTypes() map[string]feature.Type {
 	columns := map[string]feature.Type{}
 	for _, g := range req.Selection.Groups {
 		for _, jk := range g.View.JoinKeys {

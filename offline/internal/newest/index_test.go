@@ -226,3 +226,15 @@ func TestCrowded(t *testing.T) {
 		x.Close()
 	}
 }
+
+// Two rows of one event time, the second of which becomes known later, are twins for the labels
+// that see both. Seen red with twins noted only where they are offered.
+func TestTwinKnownLater(t *testing.T) {
+	t.Parallel()
+	x := build(t, Config{Labels: []uint32{2}, KnownAt: true}, []int64{0, 0}, []int64{6, 10}, []int64{0, 1}, []fact{{event: 5, created: noTime, place: 1}, {event: 5, created: 9, place: 2}})
+	defer x.Close()
+	found, err := x.Settle(2)
+	if want := (Found{Winners: 2, Twins: 1}); err != nil || found != want || x.Places()[0] != 1 || x.Places()[1] != 2 {
+		t.Errorf("found %+v, places %v, err %v", found, x.Places(), err)
+	}
+}
