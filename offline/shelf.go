@@ -37,6 +37,10 @@ const (
 	// bytes of a training set do not depend on the memory it was built with.
 	rowGroupBytes = 48 << 20
 	rowGroupRows  = 122_880 // DuckDB's own; never more
+	// rowGroups is how many a file has at least, so that all processors have work when it is
+	// written and read, unless each had fewer rows than rowGroupLeast then.
+	rowGroups     = 16
+	rowGroupLeast = 32_768
 	// shelfGroupBytes bounds what one row group of all shelved files takes together.
 	shelfGroupBytes = 16 << 20
 	shelfGroupRows  = 8_192
@@ -62,6 +66,11 @@ func (d *dataset) rowWidth() int64 {
 		n += width(feature.Type(c.kind))
 	}
 	return n
+}
+
+// rowGroupOf is how many rows a row group of a file of so many rows has at most.
+func rowGroupOf(rows int64) int64 {
+	return min(max(rows/rowGroups/vector*vector, rowGroupLeast), rowGroupRows)
 }
 
 // groupRows fits a row group into so many bytes.

@@ -20,7 +20,12 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 	for _, c := range d.columns {
 		out.Columns = append(out.Columns, c.expr+" AS "+sql.Ident(c.name))
 	}
-	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", "WRITE_BLOOM_FILTER false", fmt.Sprintf("ROW_GROUP_SIZE %d", groupRows(rowGroupBytes, d.rowWidth(), 4*vector, rowGroupRows)), d.metadata()}
+	step := d.req.PartitionRows // rows per file
+	if step == 0 {
+		step = max(d.spine.total, 1)
+	}
+	out.Options = []string{"FORMAT parquet", "COMPRESSION zstd", "WRITE_BLOOM_FILTER false",
+		fmt.Sprintf("ROW_GROUP_SIZE %d", groupRows(rowGroupBytes, d.rowWidth(), 4*vector, rowGroupOf(min(step, d.spine.total)))), d.metadata()}
 	template, shelf := "output", ""
 	if d.assembly == AssemblyShelf {
 		var err error
@@ -28,10 +33,6 @@ func (d *dataset) write(ctx context.Context, dir string) error {
 			return err
 		}
 		template = "output_stack"
-	}
-	step := d.req.PartitionRows
-	if step == 0 {
-		step = max(d.spine.total, 1)
 	}
 	for n, from := 0, int64(0); n == 0 || from < d.spine.total; n, from = n+1, from+step {
 		name := fmt.Sprintf("part-%05d.parquet", n)
