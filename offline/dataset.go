@@ -366,7 +366,6 @@ func (d *dataset) join(ctx context.Context, i int) error {
 		plan, why = d.req.Plan, "asked for"
 	}
 	v.Plan, v.PlanReason, v.PlanStats = plan, why, st
-	d.beginView(i, "winners")
 	if plan == PlanIndex {
 		why, err := d.joinIndexed(ctx, i, j, v)
 		if err != nil {
@@ -403,6 +402,7 @@ func (d *dataset) joinTables(ctx context.Context, i int, j sql.Join, plan Plan, 
 	if plan == PlanBucket || plan == PlanHash {
 		template, j.Bucket = "winner_hash", plan == PlanBucket
 	}
+	d.beginView(i, "winners")
 	if err := d.run(ctx, template, j); err != nil {
 		return err
 	}

@@ -105,6 +105,7 @@ func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *ind
 		}
 		err = errors.Join(err, d.lend(context.WithoutCancel(ctx), -back))
 	}()
+	d.beginView(j.N, "index")
 	index, err := d.indexLabels(ctx, j, &v.PlanStats)
 	if err != nil {
 		return nil, j, err
@@ -114,6 +115,7 @@ func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *ind
 			index.Close()
 		}
 	}()
+	d.beginView(j.N, "newest rows")
 	if from, err = d.gather(ctx, j, &v.PlanStats); err != nil {
 		return nil, j, err
 	}
@@ -126,7 +128,7 @@ func (d *dataset) pick(ctx context.Context, j sql.Join, v *ViewManifest) (x *ind
 	if err := d.breakTies(ctx, j, index); err != nil {
 		return nil, j, err
 	}
-	found, err := index.Settle(int(d.spine.total))
+	found, err := index.Settle(ctx, int(d.spine.total))
 	if err != nil {
 		return nil, j, err
 	}
@@ -230,7 +232,7 @@ func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*
 		out.Fill(1)
 	}, nil)
 	if err == nil {
-		err = index.Sort()
+		err = index.Sort(ctx)
 	}
 	if err != nil {
 		index.Close()

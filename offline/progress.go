@@ -13,7 +13,7 @@ import (
 // onePass are the steps that DuckDB does in one pass over rows that it knows the number of.
 // In the others it counts the rows that it has read, of a number that it guesses, and then
 // sorts or joins them for as long again without a word: from that no time that is left can be told.
-var onePass = []string{"labels", "features", "digest", "write CSV"}
+var onePass = []string{"labels", "newest rows", "features", "digest", "write CSV"}
 
 // follow passes on how far DuckDB is with each statement.
 func (d *dataset) follow(ctx context.Context) error {

@@ -145,7 +145,8 @@ func (d *dataset) stack(out *sql.Output, spine string, lo, hi int64, part bool) 
 }
 
 // sameSpine checks that the written rows are the spine's, in its order: sums over row
-// number, time and keys of both are equal.
+// number, time and keys of both are equal. It leaves numbers and times of the written rows in
+// table written.
 func (d *dataset) sameSpine(ctx context.Context, written *spine) error {
 	seen := map[string]bool{}
 	var keys []string
@@ -161,12 +162,19 @@ func (d *dataset) sameSpine(ctx context.Context, written *spine) error {
 			}
 		}
 	}
-	sums := make([]string, 2)
-	for i, s := range []*spine{d.spine, written} {
-		query := fmt.Sprintf("SELECT coalesce(sum(hash(%s, %s, %s)::HUGEINT), 0)::VARCHAR FROM %s", s.rowID, s.time, strings.Join(keys, ", "), s.from)
-		if err := d.QueryRow(ctx, query, &sums[i]); err != nil {
-			return err
-		}
+	sum := "coalesce(sum(h::HUGEINT), 0)::VARCHAR"
+	rows := func(s *spine) string {
+		return fmt.Sprintf("SELECT %s AS row_id, %s AS t, hash(%s, %s, %s) AS h FROM %s", s.rowID, s.time, s.rowID, s.time, strings.Join(keys, ", "), s.from)
+	}
+	var sums [2]string
+	if err := d.QueryRow(ctx, "SELECT "+sum+" FROM ("+rows(d.spine)+")", &sums[0]); err != nil {
+		return err
+	}
+	if err := d.Exec(ctx, "CREATE OR REPLACE TEMP TABLE written AS "+rows(written)); err != nil {
+		return err
+	}
+	if err := d.QueryRow(ctx, "SELECT "+sum+" FROM written", &sums[1]); err != nil {
+		return err
 	}
 	if sums[0] != sums[1] {
 		return fmt.Errorf("%w; nothing was published. This is a fault of Hearth: please report it", errOtherRows)

@@ -5,6 +5,7 @@ package newest
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -145,33 +146,42 @@ func (x *Index) Place(entities, times, rows []int64) {
 func rest[T any](s []T) []T { return s[min(step, len(s)):] }
 
 // Sort puts the labels of each entity in order of time, and makes room for their candidates.
-func (x *Index) Sort() (err error) {
-	x.spread(func(from, to int) {
+func (x *Index) Sort(ctx context.Context) (err error) {
+	n, unsorted, labels := len(x.labels), x.frees, x.labels
+	defer func() {
+		for _, free := range unsorted {
+			free()
+		}
+	}()
+	x.frees, x.labels, x.filled = nil, nil, nil
+	if x.times, err = room[int64](x, n); err != nil {
+		return err
+	}
+	if x.rows, err = room[uint32](x, n); err != nil {
+		return err
+	}
+	err = x.spread(ctx, func(from, to int) {
 		for id := from; id < to; id++ {
-			slices.SortFunc(x.labels[x.start[id]:x.start[id+1]], func(a, b label) int { return cmp.Compare(a.t, b.t) })
+			slices.SortFunc(labels[x.start[id]:x.start[id+1]], func(a, b label) int { return cmp.Compare(a.t, b.t) })
+		}
+		for at := x.start[from]; at < x.start[to]; at++ {
+			x.times[at], x.rows[at] = labels[at].t, labels[at].row
 		}
 	})
-	n, unsorted := len(x.labels), x.frees
-	x.frees = nil
-	if x.times, err = room[int64](x, n); err == nil {
-		x.rows, err = room[uint32](x, n)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		for i, l := range x.labels {
-			x.times[i], x.rows[i] = l.t, l.row
-		}
-	}
-	for _, free := range unsorted {
+	for _, free := range unsorted { // before there is room for more
 		free()
 	}
-	x.labels, x.filled = nil, nil
-	if err == nil {
-		x.best, err = room[candidate](x, n)
+	if x.best, err = room[candidate](x, n); err != nil {
+		return err
 	}
-	for i := range x.best {
-		x.best[i] = candidate{int64(feature.NoTime), int64(feature.NoTime), noSource}
-	}
-	return err
+	return x.spread(ctx, func(from, to int) {
+		for at := x.start[from]; at < x.start[to]; at++ {
+			x.best[at] = candidate{int64(feature.NoTime), int64(feature.NoTime), noSource}
+		}
+	})
 }
 
 // Rows are feature rows, column by column.
@@ -326,8 +336,8 @@ func (x *Index) BreakTies(digests map[int64]string) error {
 }
 
 // spread calls work with all entities, in ranges [from, to), from as many goroutines as there
-// are threads.
-func (x *Index) spread(work func(from, to int)) {
+// are threads. When the context ends it stops, with its cause.
+func (x *Index) spread(ctx context.Context, work func(from, to int)) error {
 	const step = 1024
 	var (
 		next    atomic.Int64
@@ -337,7 +347,7 @@ func (x *Index) spread(work func(from, to int)) {
 		running.Go(func() {
 			for {
 				from := int(next.Add(step)) - step
-				if from >= len(x.start)-1 {
+				if from >= len(x.start)-1 || ctx.Err() != nil {
 					return
 				}
 				work(from, min(from+step, len(x.start)-1))
@@ -345,6 +355,7 @@ func (x *Index) spread(work func(from, to int)) {
 		})
 	}
 	running.Wait()
+	return context.Cause(ctx)
 }
 
 // Found says what the labels have.
@@ -356,7 +367,7 @@ type Found struct {
 
 // Settle hands the best rows on from label to label, keeps the results by row of the spine,
 // which has so many rows, and lets go of everything else.
-func (x *Index) Settle(rows int) (found Found, err error) {
+func (x *Index) Settle(ctx context.Context, rows int) (found Found, err error) {
 	working := x.frees
 	x.frees = nil
 	defer func() {
@@ -374,11 +385,11 @@ func (x *Index) Settle(rows int) (found Found, err error) {
 			return found, err
 		}
 	}
-	for i := range x.sources {
+	for i := range x.sources { // the spine has rows without a label
 		x.events[i], x.sources[i] = int64(feature.NoTime), noSource
 	}
 	var mu sync.Mutex
-	x.spread(func(from, to int) {
+	err = x.spread(ctx, func(from, to int) {
 		var part Found
 		for id := from; id < to; id++ {
 			x.settleEntity(id, &part)
@@ -389,7 +400,7 @@ func (x *Index) Settle(rows int) (found Found, err error) {
 		found.Twins += part.Twins
 		found.Dead += part.Dead
 	})
-	return found, nil
+	return found, err
 }
 
 func (x *Index) settleEntity(id int, found *Found) {

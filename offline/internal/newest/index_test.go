@@ -2,6 +2,7 @@ package newest
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -97,7 +98,7 @@ func TestIndexEqualsLoop(t *testing.T) {
 		if err := x.BreakTies(digests); err != nil {
 			rt.Fatal(err)
 		}
-		found, err := x.Settle(len(rows))
+		found, err := x.Settle(context.Background(), len(rows))
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -136,7 +137,7 @@ func build(t rapid.TB, c Config, ids, labels, rows []int64, facts []fact) *Index
 		})
 	}
 	running.Wait()
-	if err := x.Sort(); err != nil {
+	if err := x.Sort(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	for part := range 3 {
@@ -179,7 +180,7 @@ func TestManyRows(t *testing.T) {
 	if err := x.BreakTies(digests); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.Settle(len(rows)); err != nil {
+	if _, err := x.Settle(context.Background(), len(rows)); err != nil {
 		t.Fatal(err)
 	}
 	byEntity := map[int64][]fact{}
@@ -233,8 +234,29 @@ func TestTwinKnownLater(t *testing.T) {
 	t.Parallel()
 	x := build(t, Config{Labels: []uint32{2}, KnownAt: true}, []int64{0, 0}, []int64{6, 10}, []int64{0, 1}, []fact{{event: 5, created: noTime, place: 1}, {event: 5, created: 9, place: 2}})
 	defer x.Close()
-	found, err := x.Settle(2)
+	found, err := x.Settle(context.Background(), 2)
 	if want := (Found{Winners: 2, Twins: 1}); err != nil || found != want || x.Places()[0] != 1 || x.Places()[1] != 2 {
 		t.Errorf("found %+v, places %v, err %v", found, x.Places(), err)
+	}
+}
+
+// When the context ends, what the index does alone stops, and the memory is let go of.
+func TestStopped(t *testing.T) {
+	t.Parallel()
+	x := build(t, Config{Labels: []uint32{1}}, []int64{0}, []int64{10}, []int64{0}, nil)
+	defer x.Close()
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := x.Settle(ctx, 1); !errors.Is(err, cause) {
+		t.Errorf("settle: %v", err)
+	}
+	y, err := New(Config{Labels: []uint32{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer y.Close()
+	if err := y.Sort(ctx); !errors.Is(err, cause) {
+		t.Errorf("sort: %v", err)
 	}
 }
