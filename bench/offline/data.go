@@ -36,7 +36,7 @@ func generate(ctx context.Context, o options) (err error) {
 		labelKey = "CASE WHEN hash(range, 'hot') % 10 < 1 THEN 0 ELSE " + labelKey + " END"
 	case "few":
 		labels /= 10
-		labelKey = key("range", "sk", max(entities/100, 1))
+		labelKey = "100 * " + key("range", "sk", max(entities/100, 1)) // all over the keys: a range of them would be found by its ends
 	case "wide":
 		rows, labels = rows/5, labels/5
 	case "hive":
