@@ -388,7 +388,7 @@ func TestAuditFailsTheBuild(t *testing.T) {
 		if err := d.audit(t.Context(), op.dir); !errors.Is(err, ErrLeak) {
 			t.Errorf("%s: audit says %v", name, err)
 		}
-		if err := errors.Join(d.closeIndexes(), op.close()); err != nil {
+		if err := errors.Join(d.closeIndexes(t.Context()), op.close()); err != nil {
 			t.Fatal(err)
 		}
 	}

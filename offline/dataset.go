@@ -122,7 +122,7 @@ func (d *dataset) build(ctx context.Context) (m *Manifest, err error) {
 	}
 	d.assembly = d.assemble()
 	d.manifest.Assembly = d.assembly
-	defer func() { err = errors.Join(err, d.closeIndexes()) }()
+	defer func() { err = errors.Join(err, d.closeIndexes(ctx)) }()
 	for i := range req.Selection.Groups {
 		if err := d.join(ctx, i); err != nil {
 			return nil, fmt.Errorf("join view %s: %w", req.Selection.Groups[i].Alias, err)
@@ -396,24 +396,6 @@ func (d *dataset) join(ctx context.Context, i int) error {
 	return nil
 }
 
-// joinTables finds the winners by joins of tables, and fetches their features into table m<i>.
-func (d *dataset) joinTables(ctx context.Context, i int, j sql.Join, plan Plan, v *ViewManifest) error {
-	template := "winner_asof"
-	if plan == PlanBucket || plan == PlanHash {
-		template, j.Bucket = "winner_hash", plan == PlanBucket
-	}
-	d.beginView(i, "winners")
-	if err := d.run(ctx, template, j); err != nil {
-		return err
-	}
-	d.digestQuery(j, template, "fetch", "ties")
-	d.winners[i] = sql.Winners{N: i}
-	if err := d.fetch(ctx, i, j, v); err != nil {
-		return err
-	}
-	return d.Exec(ctx, fmt.Sprintf("DROP TABLE w%d", i))
-}
-
 // faulty reports whether rows of the source are left out for values out of range.
 func (src *source) faulty() bool { return len(src.scan.Where) > 0 }
 
@@ -427,66 +409,6 @@ func (d *dataset) digestQuery(j sql.Join, templates ...string) {
 			_, _ = d.queries.Write([]byte(text))
 		}
 	}
-}
-
-// tieFactor bounds the fetch: above it, ties are the rule and are resolved per key first.
-const tieFactor = 2
-
-// fetch reads the features of the winners and breaks ties.
-func (d *dataset) fetch(ctx context.Context, i int, j sql.Join, v *ViewManifest) error {
-	var winners, fetched int64
-	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM w%d", i), &winners); err != nil {
-		return err
-	}
-	if !j.KnownAt {
-		j.Limit = tieFactor*winners + 1000
-	}
-	d.beginView(i, "features")
-	if err := d.run(ctx, "fetch", j); err != nil {
-		return err
-	}
-	count := func(dest *int64) error { return d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM m%d", i), dest) }
-	if err := count(&fetched); err != nil {
-		return err
-	}
-	if fetched > winners {
-		d.beginView(i, "ties")
-	}
-	switch {
-	case j.Limit > 0 && fetched >= j.Limit:
-		if err := d.run(ctx, "fetch_tied", j); err != nil {
-			return err
-		}
-		v.Ties = winners
-	case fetched > winners:
-		template := "ties"
-		if len(j.Fetch) == len(j.Scan.Features) {
-			template = "ties_here"
-		}
-		if err := d.run(ctx, template, j); err != nil {
-			return err
-		}
-		if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM t%d", i), &v.Ties); err != nil {
-			return err
-		}
-		if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE t%d", i)); err != nil {
-			return err
-		}
-	}
-	if err := count(&fetched); err != nil {
-		return err
-	}
-	if fetched != winners {
-		return fmt.Errorf("%w: %d winners, %d found again in the files of view %s; run again when their writer is done", errChanged, winners, fetched, d.req.Selection.Groups[i].Alias)
-	}
-	// A tombstone that wins means that there was no value at the label's time.
-	if d.req.Selection.Groups[i].View.Source.DeletedColumn == "" {
-		return nil
-	}
-	if err := d.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM m%d WHERE del", i), &v.Deleted); err != nil {
-		return err
-	}
-	return d.Exec(ctx, fmt.Sprintf("DELETE FROM m%d WHERE del", i))
 }
 
 // unchanged checks that no input changed during the build.

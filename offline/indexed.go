@@ -24,12 +24,12 @@ type indexed struct {
 }
 
 // close forgets the functions and the memory. No statement that calls them may be running.
-func (x *indexed) close(s *session) error {
+func (x *indexed) close(ctx context.Context, s *session) error {
 	for _, c := range []*duck.Call{x.winner, x.event, x.known, x.picks} {
 		c.Free()
 	}
 	x.index.Close()
-	return s.lend(context.Background(), -x.lent) // whatever ended, DuckDB gets it back
+	return s.lend(context.WithoutCancel(ctx), -x.lent) // whatever ended, DuckDB gets it back
 }
 
 // errCrowded says that an index gave up: so many rows share both times with others that they
@@ -212,14 +212,17 @@ func (d *dataset) indexLabels(ctx context.Context, j sql.Join, st *PlanStats) (*
 		return nil, err
 	}
 	counts := make([]uint32, st.SpineKeys)
-	err := d.callFor(ctx, "count", j, func(in *duck.Chunk, out *duck.Result) {
-		ids, n := in.Column(0).Int64s(in.Len()), in.Column(1).Int64s(in.Len())
-		for i, id := range ids { // each one once, so that threads do not meet
+	rows, err := d.Query(ctx, fmt.Sprintf("SELECT id, n FROM e%d", j.N))
+	if err != nil {
+		return nil, err
+	}
+	for rows.Next() {
+		n := rows.Column(1).Int64s(rows.Len())
+		for i, id := range rows.Column(0).Int64s(rows.Len()) {
 			counts[id] = uint32(n[i])
 		}
-		out.Fill(1)
-	}, nil)
-	if err != nil {
+	}
+	if err := rows.Close(); err != nil {
 		return nil, err
 	}
 	index, err := newest.New(newest.Config{Labels: counts, TTL: j.TTL, KnownAt: j.KnownAt, Threads: d.engine.config.Threads})
@@ -317,22 +320,22 @@ func changedSource(err error) error {
 }
 
 // closeIndexes lets go of what the indexes hold.
-func (d *dataset) closeIndexes() error {
+func (d *dataset) closeIndexes(ctx context.Context) error {
 	var errs []error
 	for i := range d.indexes {
-		errs = append(errs, d.closeIndex(i))
+		errs = append(errs, d.closeIndex(ctx, i))
 	}
 	return errors.Join(errs...)
 }
 
 // closeIndex does so for one view, if it has an index.
-func (d *dataset) closeIndex(i int) error {
+func (d *dataset) closeIndex(ctx context.Context, i int) error {
 	x := d.indexes[i]
 	if x == nil {
 		return nil
 	}
 	d.indexes[i] = nil
-	return x.close(d.session)
+	return x.close(ctx, d.session)
 }
 
 // eventsOf renders a subquery of the times of the labels that have a feature row in a view:

@@ -137,7 +137,7 @@ func TestIndexNoticesAnotherSource(t *testing.T) {
 		if !errors.Is(err, errChanged) || !strings.Contains(err.Error(), sql.OtherRows) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := errors.Join(d.closeIndexes(), op.close()); err != nil {
+		if err := errors.Join(d.closeIndexes(t.Context()), op.close()); err != nil {
 			t.Error(err)
 		}
 	}

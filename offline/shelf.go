@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/hearthstore/hearth/feature"
 	"github.com/hearthstore/hearth/sql"
@@ -103,7 +102,7 @@ func (d *dataset) shelve(ctx context.Context, i int, j sql.Join) error {
 	}
 	d.shelves = append(d.shelves, readParquet([]located{{local: out.Path}}, false))
 	if d.indexes[i] != nil {
-		if err := d.closeIndex(i); err != nil {
+		if err := d.closeIndex(ctx, i); err != nil {
 			return err
 		}
 	} else if err := d.Exec(ctx, fmt.Sprintf("DROP TABLE m%d", i)); err != nil {
@@ -142,42 +141,4 @@ func (d *dataset) stack(out *sql.Output, spine string, lo, hi int64, part bool) 
 	for i, s := range d.shelves {
 		out.Shelves[i] = between(s, "row_id", lo, hi)
 	}
-}
-
-// sameSpine checks that the written rows are the spine's, in its order: sums over row
-// number, time and keys of both are equal. It leaves numbers and times of the written rows in
-// table written.
-func (d *dataset) sameSpine(ctx context.Context, written *spine) error {
-	seen := map[string]bool{}
-	var keys []string
-	for _, g := range d.req.Selection.Groups {
-		exprs, problems := d.spine.keys(&d.req, g)
-		if len(problems) > 0 {
-			return problems
-		}
-		for _, e := range exprs {
-			if !seen[e] {
-				seen[e] = true
-				keys = append(keys, e)
-			}
-		}
-	}
-	sum := "coalesce(sum(h::HUGEINT), 0)::VARCHAR"
-	rows := func(s *spine) string {
-		return fmt.Sprintf("SELECT %s AS row_id, %s AS t, hash(%s, %s, %s) AS h FROM %s", s.rowID, s.time, s.rowID, s.time, strings.Join(keys, ", "), s.from)
-	}
-	var sums [2]string
-	if err := d.QueryRow(ctx, "SELECT "+sum+" FROM ("+rows(d.spine)+")", &sums[0]); err != nil {
-		return err
-	}
-	if err := d.Exec(ctx, "CREATE OR REPLACE TEMP TABLE written AS "+rows(written)); err != nil {
-		return err
-	}
-	if err := d.QueryRow(ctx, "SELECT "+sum+" FROM written", &sums[1]); err != nil {
-		return err
-	}
-	if sums[0] != sums[1] {
-		return fmt.Errorf("%w; nothing was published. This is a fault of Hearth: please report it", errOtherRows)
-	}
-	return nil
 }

@@ -30,13 +30,7 @@ func TestForget(t *testing.T) {
 	want(t, resp.Row(1), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierOnline, start)
 
 	b.reader.Forget(driverRef(1))
-	b.online.faults(refused, nil)
-	b.backing.faults(refused, nil)
-	resp = b.get(1)
-	want(t, resp.Row(0), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierCache, start)
-	if !resp.Row(0).At(0).Stale {
-		t.Error("the last known value of an outage is not marked stale")
-	}
+	servesOutage(t, b)
 }
 
 // After a run every key of its views is asked for anew, whether it was known or absent, and
@@ -67,13 +61,7 @@ func TestForgetViews(t *testing.T) {
 	want(t, b.read(v2).Row(0), "stats@2:extra", feature.IntValue(1), feature.Present, feature.TierCache, start.Add(-time.Minute))
 
 	b.reader.ForgetViews(view)
-	b.online.faults(refused, nil)
-	b.backing.faults(refused, nil)
-	resp = b.get(1)
-	want(t, resp.Row(0), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierCache, start)
-	if !resp.Row(0).At(0).Stale {
-		t.Error("the last known value of an outage is not marked stale")
-	}
+	servesOutage(t, b)
 }
 
 // An answer that was under way while a run ended is given to who asked, and not remembered:
@@ -101,5 +89,17 @@ func TestForgetViewsUnderWay(t *testing.T) {
 		resp = b.get(1, 2)
 		want(t, resp.Row(0), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierOnline, start)
 		want(t, resp.Row(1), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierOnline, start)
+	}
+}
+
+// servesOutage checks that driver 1's last known value, forgotten or not, is served when no tier answers.
+func servesOutage(t *testing.T, b *bundle) {
+	t.Helper()
+	b.online.faults(refused, nil)
+	b.backing.faults(refused, nil)
+	resp := b.get(1)
+	want(t, resp.Row(0), "stats:rate", feature.Float64Value(0.5), feature.Present, feature.TierCache, start)
+	if !resp.Row(0).At(0).Stale {
+		t.Error("the last known value of an outage is not marked stale")
 	}
 }

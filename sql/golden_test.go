@@ -50,7 +50,6 @@ func TestGolden(t *testing.T) {
 		"ties_known":         {"ties", with(func(j *sql.Join) { j.KnownAt = true })},
 		"latest":             {"latest", sql.Latest{Scan: join.Scan}},
 		"entities":           {"entities", join},
-		"count":              {"count", join},
 		"place":              {"place", join},
 		"sample":             {"sample", join},
 		"gather":             {"gather", join},

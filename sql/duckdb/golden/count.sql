@@ -1,1 +1,0 @@
-SELECT sum(call(id, n)) FROM e0
